@@ -281,6 +281,7 @@ SPEAKERS = {
     "prefine.cli.sweep": "gives its trials this environment, with one GPU each",
     "prefine.stages.origins": "stores the command line in the manifest",
     "prefine.secrets": "reads the one variable that holds a key",
+    "prefine.models.served.keeper": "a program: gives a server this environment, and tells its end",
 }
 
 

@@ -88,6 +88,22 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
         raise DataError(f"{_name(prompt)}: cannot be turned into tokens: {error}") from error
 
 
+def prompt_text(tokenizer: Tokenizer, prompt: Prompt) -> str | None:
+    """Return a text that the tokenizer itself turns into the ids of the prompt.
+
+    For servers that take texts and put the tokenizer's start token before them.
+
+    Returns: None if there is none, such as for a prompt with a special token that stays text.
+    """
+    ids = prompt_ids(tokenizer, prompt)
+    text = str(_rendered(tokenizer, prompt, tokenize=False))
+    start = str(getattr(tokenizer, "bos_token", None) or "")
+    for candidate in (text, text.removeprefix(start)):
+        if list(tokenizer(candidate, verbose=False)["input_ids"]) == ids:
+            return candidate
+    return None
+
+
 def completion_ids(
     tokenizer: Tokenizer,
     prompt: Prompt,

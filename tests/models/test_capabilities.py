@@ -13,11 +13,20 @@ from prefine.models.capabilities import backend_of, provided, provides
 from prefine.models.hf.backend import HfModel
 from prefine.models.mixture import MixtureModel
 from prefine.models.openai.backend import OpenAIModel
-from prefine.models.protocol import At, Checks, HasWeights, Releases, Replies, Samples
+from prefine.models.protocol import (
+    At,
+    Checks,
+    HasWeights,
+    Launches,
+    Releases,
+    Replies,
+    Samples,
+)
 from prefine.models.scripted import ScriptedModel
+from prefine.models.served.backend import ServedModel
 from prefine.records import Message
 
-EVERY = (Samples, Replies, HasWeights, At, Releases, Checks)
+EVERY = (Samples, Replies, HasWeights, At, Releases, Checks, Launches)
 
 
 class OnlyMethods:
@@ -37,10 +46,11 @@ class OnlyMethods:
         (OpenAIModel, {Samples, Replies, Checks}),
         (ScriptedModel, {Samples, Replies}),
         (MixtureModel, {Samples, Releases, Checks}),
+        (ServedModel, {Samples, Replies, HasWeights, At, Releases, Checks, Launches}),
     ],
 )
 def test_each_backend_says_what_it_can_do(kind: type, can: set[type]) -> None:
-    assert len(TABLES["backend"]) == 5, "the fifth is the playground's, an HfModel"
+    assert len(TABLES["backend"]) == 6, "the sixth is the playground's, an HfModel"
     made = object.__new__(kind)
     assert {capability for capability in EVERY if provided(made, capability) is made} == can
 

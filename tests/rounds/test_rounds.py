@@ -295,7 +295,7 @@ def test_ten_kills_at_random_moments_over_three_rounds(rounds: Place) -> None:
     [
         (
             {"sample.model": {"name": "openai", "model": "m", "base_url": "http://x/v1"}},
-            "a policy behind a URL cannot be replaced between rounds yet",
+            "a policy behind a URL cannot be replaced between rounds",
         ),
         ({"policy": {"name": "scripted", "replies": ["a"]}}, "policy.name: 'scripted' has no path"),
         ({"rounds.prompts": {"path": "more.jsonl"}}, "rounds.prompts.path: has no {round}"),

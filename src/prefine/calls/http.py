@@ -19,6 +19,7 @@ LARGEST_BODY = 32 * 2**20
 # Servers close idle connections after 5 s and more; one that is closed just as it is used again
 # costs a request.
 _KEPT_S = 4.0
+_LOOPBACK = frozenset(["127.0.0.1", "localhost", "::1"])
 _GZIP_OR_ZLIB = 32 + zlib.MAX_WBITS
 
 
@@ -44,7 +45,10 @@ class NoReply(Exception):
         self.kind = kind
 
 
-_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, aiohttp.ClientSession] = WeakKeyDictionary()
+_sessions: WeakKeyDictionary[asyncio.AbstractEventLoop, dict[bool, aiohttp.ClientSession]] = (
+    WeakKeyDictionary()
+)
+"""Of each event loop, the session to this machine itself (True) and the one to all others."""
 
 
 async def post_json(
@@ -78,7 +82,7 @@ async def send(
     with _as_no_reply(timeout_s):
         async with (
             asyncio.timeout(timeout_s),
-            _session().request(
+            _session(url).request(
                 method, url, data=body, headers=sent, allow_redirects=False
             ) as response,
         ):
@@ -106,7 +110,7 @@ async def read_lines(
     with _as_no_reply(timeout_s):
         async with (
             asyncio.timeout(timeout_s) as deadline,
-            _session().get(url, headers=sent, allow_redirects=False) as response,
+            _session(url).get(url, headers=sent, allow_redirects=False) as response,
         ):
             found = {name.lower(): value for name, value in response.headers.items()}
             if response.status != 200:
@@ -142,8 +146,7 @@ def _as_no_reply(timeout_s: float) -> Iterator[None]:
 
 async def close_connections() -> None:
     """Close the connections of this event loop."""
-    session = _sessions.pop(asyncio.get_running_loop(), None)
-    if session is not None:
+    for session in _sessions.pop(asyncio.get_running_loop(), {}).values():
         await session.close()
 
 
@@ -160,18 +163,20 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc}"
 
 
-def _session() -> aiohttp.ClientSession:
-    loop = asyncio.get_running_loop()
-    session = _sessions.get(loop)
+def _session(url: str) -> aiohttp.ClientSession:
+    sessions = _sessions.setdefault(asyncio.get_running_loop(), {})
+    here = urlsplit(url).hostname in _LOOPBACK
+    session = sessions.get(here)
     if session is None:
-        session = _sessions[loop] = aiohttp.ClientSession(
+        session = sessions[here] = aiohttp.ClientSession(
             # The caller's slots are the limit.
             connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_S),
             timeout=aiohttp.ClientTimeout(total=None),
             cookie_jar=aiohttp.DummyCookieJar(),
             # Decompressed here, within a limit.
             auto_decompress=False,
-            trust_env=True,
+            # A proxy would look for a server of this machine on its own.
+            trust_env=not here,
         )
     return session
 

@@ -150,6 +150,7 @@ TABLES: dict[Kind, dict[str, str]] = {
     "backend": {
         "hf": "prefine.models.hf.backend:HfModel",
         "openai": "prefine.models.openai.backend:OpenAIModel",
+        "served": "prefine.models.served.backend:ServedModel",
         "playground": "prefine.models.playground:playground",
         "scripted": "prefine.models.scripted:ScriptedModel",
         "mixture": "prefine.models.mixture:MixtureModel",
@@ -158,6 +159,7 @@ TABLES: dict[Kind, dict[str, str]] = {
     "bridger": {
         "hf": "prefine.models.hf.backend:HfModel",
         "openai": "prefine.models.openai.backend:OpenAIModel",
+        "served": "prefine.models.served.backend:ServedModel",
         "playground": "prefine.bridging.playground:PlaygroundBridger",
         "scripted": "prefine.models.scripted:ScriptedModel",
     },
@@ -215,7 +217,8 @@ SHARED_BY_SELECTORS = {
 """Options that people look for on a selector, and where they are instead."""
 
 VLLM = (
-    "vLLM is used through its server: run `vllm serve MODEL` and write "
+    "vLLM is used through its server: write {name: served, engine: vllm, path: MODEL}, which "
+    "starts it, or run `vllm serve MODEL` and write "
     "{name: openai, base_url: 'http://localhost:8000/v1', model: MODEL}"
 )
 

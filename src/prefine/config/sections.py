@@ -52,6 +52,12 @@ class Connection(Section):
     tokens_per_minute: Annotated[Any, TRANSPORT] = None
     headers_env: Annotated[Any, TRANSPORT] = None
     prices: Annotated[Any, TRANSPORT] = None
+    replicas: Annotated[Any, TRANSPORT] = None
+    tensor_parallel: Annotated[Any, TRANSPORT] = None
+    tuning: Annotated[Any, TRANSPORT] = None
+    executable: Annotated[Any, TRANSPORT] = None
+    start_timeout_s: Annotated[Any, TRANSPORT] = None
+    max_restarts: Annotated[Any, TRANSPORT] = None
 
 
 class Decoding(Section):

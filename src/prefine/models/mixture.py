@@ -103,6 +103,12 @@ class MixtureModel:
             if (heavy := provided(model, Releases)) is not None:
                 heavy.release()
 
+    async def aclose(self) -> None:
+        """Close what the models hold open on this event loop, such as their servers."""
+        for model in self.models:
+            if (aclose := getattr(model, "aclose", None)) is not None:
+                await aclose()
+
     def drawn_by(self, sample_index: int) -> int:
         """The number of the model that draws a prompt's completion of this index.
 

@@ -2,7 +2,7 @@
 
 `Samples` draws completions, `Replies` answers conversations. `HasWeights` can be trained, `At` can
 be pointed at other weights, `Releases` gives its memory back, `Checks` finds a wrong folder or key
-before any work, `ListsModels` asks a server whether it is there.
+before any work, `ListsModels` asks a server whether it is there, `Launches` starts its own.
 """
 
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
@@ -200,6 +200,19 @@ class Checks(Protocol):
             ConfigError: A setting is wrong, such as the name of a key's variable.
             BackendError: The folder cannot be used.
         """
+        ...
+
+
+class Launches(Model, Protocol):
+    """A model whose servers are started for the time of a stage."""
+
+    @property
+    def takes_adapters(self) -> bool:
+        """True if an adapter's folder can be served; False if only whole models can be."""
+        ...
+
+    def launches(self) -> str:
+        """Return what would be started, in words."""
         ...
 
 

@@ -133,7 +133,7 @@ def trained_at(policy: Component, folder: Path, label: str) -> Component:
     if policy.name == PLAYGROUND:
         return Component(name="hf", path=str(folder), dtype=_DTYPE_OF_PLAYGROUND, label=label)
     options = policy.options | {"path": str(folder)}
-    if policy.name == "hf":
+    if policy.name in ("hf", "served"):
         options["label"] = label
     return Component(name=policy.name, **options)
 
@@ -176,9 +176,10 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
         )
     elif config.sample.model is not None:
         problem = (
-            "sample.model: rounds draw from the policy itself, in this process: a policy behind a "
-            "URL cannot be replaced between rounds yet. Leave sample.model out, and name the "
-            "policy as {name: hf, path: FOLDER} (rounds.sample_from: initial draws from the first)"
+            "sample.model: rounds draw from the policy itself: a policy behind a URL cannot be "
+            "replaced between rounds. Leave sample.model out, and name the policy as {name: hf, "
+            "path: FOLDER}, or as {name: served, path: FOLDER, engine: …} to have it served "
+            "(rounds.sample_from: initial draws from the first)"
         )
     elif config.pair.replay is not None:
         problem = "pair.replay: write rounds.replay, which is for all rounds but the first"
@@ -187,8 +188,8 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
     elif config.policy.name != PLAYGROUND and "path" not in config.policy.options:
         problem = (
             f"policy.name: {config.policy.name!r} has no path that could be that of the next "
-            "round's model (a policy behind a URL cannot be replaced between rounds yet); use "
-            "{name: hf, path: FOLDER}"
+            "round's model (a policy behind a URL cannot be replaced between rounds); use "
+            "{name: hf, path: FOLDER}, or {name: served, path: FOLDER, engine: …}"
         )
     elif config.evaluate.model != "trained" or config.evaluate.baseline != "initial":
         problem = (

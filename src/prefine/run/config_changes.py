@@ -26,6 +26,9 @@ STAGE_SECTIONS: dict[str, tuple[str, ...]] = {
 # Making pairs costs nothing, so this section may change until a later stage has worked on what it
 # made.
 _SETTLED_BY = {"pair": "train"}
+RENDERED_HERE = ("hf", "served")
+"""Backends whose prompts are rendered by prefine, with a date where the template writes one."""
+
 _UNCOUNTED = frozenset({FREE, TRANSPORT})
 _CONNECTION = frozenset(
     name for name, field in Connection.model_fields.items() if TRANSPORT in marks_of(field, Mark)
@@ -145,7 +148,7 @@ def _with_anchors(config: RunConfig, begun: Any) -> RunConfig:
 def with_date(config: RunConfig, date: str) -> RunConfig:
     """The configuration with the day that the policy's chat template writes, if none is set."""
     policy = config.policy
-    if "date" in policy.options or policy.name != "hf":
+    if "date" in policy.options or policy.name not in RENDERED_HERE:
         return config
     dated = Component(name=policy.name, **policy.options, date=date)
     return config.model_copy(update={"policy": dated})

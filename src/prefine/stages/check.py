@@ -11,7 +11,7 @@ from prefine.data.reference_answers import reference_of
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
 from prefine.models.capabilities import backend_of, check_model, provided
-from prefine.models.protocol import ListsModels, Samples
+from prefine.models.protocol import Launches, ListsModels, Samples
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.stages.inputs import (
     conversations_of,
@@ -43,7 +43,8 @@ ALL_PROMPTS = "prompts of all items"
 class Inputs(NamedTuple):
     """The inputs of a run: how many usable rows each has, by its name, and what was set aside.
 
-    `servers` are the models at servers that the run asks, by their config paths.
+    `servers` are the models at servers that the run asks, by their config paths; `notes` say which
+    servers it starts itself, too.
     """
 
     counts: dict[str, int]
@@ -92,7 +93,7 @@ def check(
         from prefine.stages.bridge_options import bridge_check
 
         bridge = bridge_check(config)
-    servers = _check_components(config, _never_asked(config, ranked_by, through))
+    servers, launches = _check_components(config, _never_asked(config, ranked_by, through))
     if config.items_entries:
         check_imported(config.pair, list(config.items_entries))
     else:
@@ -141,7 +142,7 @@ def check(
     if trains:
         check_evaluation(config, held_out)
         check_automatic_budget(config, held_out, pairs_per_prompt)
-    return Inputs(counts, tuple(notes), servers)
+    return Inputs(counts, tuple(dict.fromkeys([*launches, *notes])), servers)
 
 
 def prompts_of(counts: Mapping[str, int]) -> int:
@@ -179,9 +180,14 @@ def _never_asked(config: RunConfig, ranked_by: Collection[str], through: str) ->
     return ("rank.judge",)
 
 
-def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[str, ListsModels]:
-    """Check names, options and models; return the models at servers by their config paths."""
-    servers = {}
+def _check_components(
+    config: RunConfig, never_asked: Collection[str]
+) -> tuple[dict[str, ListsModels], tuple[str, ...]]:
+    """Check names, options and models.
+
+    Returns: The models at servers by their config paths, and which servers would be started.
+    """
+    servers, launches = {}, dict[str, str]()
     for where, kind, component in outer_components(config):
         if kind == "selector" and config.items_entries:
             continue  # not used: `check_imported` looks at it
@@ -202,7 +208,9 @@ def _check_components(config: RunConfig, never_asked: Collection[str]) -> dict[s
             check_model(asked)
             if (listing := provided(model, ListsModels)) is not None:
                 servers[path] = listing
-    return servers
+            if (launching := provided(model, Launches)) is not None:
+                launches.setdefault(launching.launches(), path)
+    return servers, tuple(f"{path}: {what}" for what, path in launches.items())
 
 
 def _inputs(

@@ -4,7 +4,7 @@ from datetime import date
 from pathlib import Path
 
 from prefine.config.sections import RunConfig
-from prefine.run.config_changes import STAGE_SECTIONS, with_date
+from prefine.run.config_changes import RENDERED_HERE, STAGE_SECTIONS, with_date
 from prefine.run.manifests import read_manifests
 
 
@@ -35,7 +35,7 @@ def date_notes(config: RunConfig) -> list[str]:
 
 def _is_written(config: RunConfig) -> bool:
     """Return True if the policy's chat template writes the date."""
-    if config.policy.name != "hf":
+    if config.policy.name not in RENDERED_HERE:
         return False
     options = config.policy.options
     folder = Path(str(options.get("path", "")))

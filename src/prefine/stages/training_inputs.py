@@ -11,10 +11,10 @@ from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.errors import ConfigError, DataError
 from prefine.losses.protocol import Reads
-from prefine.models.capabilities import backend_of
+from prefine.models.capabilities import backend_of, provided
 from prefine.models.hf.adapters import base_of, require_peft
 from prefine.models.hf.checks import layer_names
-from prefine.models.protocol import HasWeights
+from prefine.models.protocol import HasWeights, Launches
 from prefine.records import PreferencePair
 from prefine.run.tables import parts, read_part
 from prefine.stages.bridged import items_table
@@ -73,6 +73,13 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             "no folder holds the "
             "weights that a new adapter would belong to; use save: merged"
         )
+    if settings.save == "adapter" and config.evaluate.prompts is not None:
+        launching = provided(policy, Launches)
+        if launching is not None and not launching.takes_adapters:
+            raise ConfigError(
+                "train.adapter.save: adapter, and the engine of policy serves no adapters, so the "
+                "trained model could not be evaluated; use save: merged"
+            )
     layers = layer_names(policy.path)
     if settings.target_modules == "all-linear":
         if not layers:

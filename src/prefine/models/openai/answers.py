@@ -11,6 +11,7 @@ from prefine.records import FinishReason
 from prefine.secrets import redact
 
 NO_COMPLETION = "the server's answer is no chat completion"
+EMPTY = "the completion is empty"
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thoughts")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 # Servers have many words for an end. Those that mean cut or broken have these in common.
@@ -49,7 +50,7 @@ class ResponseChoice(NamedTuple):
 
     `finish` is the server's word in lower case; `first_token` has the likeliest first tokens with
     their log-probabilities [nat], None if they were not sent; `problem` says why the text cannot be
-    used, if so.
+    used, if so. `token_ids` are those of the text, where they were asked for and sent.
     """
 
     text: str
@@ -58,6 +59,7 @@ class ResponseChoice(NamedTuple):
     finish: str
     first_token: Mapping[str, float] | None
     problem: str | None
+    token_ids: tuple[int, ...] | None = None
 
     @property
     def finish_reason(self) -> FinishReason:
@@ -130,6 +132,8 @@ def _choice(value: Any) -> ResponseChoice:
     if not isinstance(value, Mapping):
         raise Malformed(f"{NO_COMPLETION}: choices: no object")
     message = value.get("message")
+    if message is None and isinstance(value.get("text"), str):
+        message = {"content": value["text"]}  # of a text that was continued, not of a chat
     finish = str(value.get("finish_reason") or "").lower()
     error = value.get("error")
     if not isinstance(message, Mapping):
@@ -146,6 +150,7 @@ def _choice(value: Any) -> ResponseChoice:
         finish,
         _first_token(value.get("logprobs")),
         _problem(message, text, reasoning, calls, finish, error),
+        _token_ids(value.get("token_ids")),
     )
 
 
@@ -178,7 +183,7 @@ def _problem(
             "the completion is empty and all text is in the reasoning: the model stopped while "
             "reasoning, or the server's reasoning parser takes answers for thoughts; switch it off"
         )
-    return "the completion is empty"
+    return EMPTY
 
 
 def _text_and_thoughts(content: Any) -> tuple[str, str]:
@@ -240,6 +245,12 @@ def _first_token(logprobs: Any) -> Mapping[str, float] | None:
     if isinstance(top, list) and top and isinstance(top[0], Mapping):
         pairs += top[0].items()
     return _numbers(pairs)
+
+
+def _token_ids(value: Any) -> tuple[int, ...] | None:
+    if not isinstance(value, list) or not all(type(one) is int and one >= 0 for one in value):
+        return None
+    return tuple(value)
 
 
 def _numbers(pairs: Sequence[tuple[Any, Any]]) -> Mapping[str, float] | None:

@@ -34,6 +34,9 @@ from prefine.models.openai.refusals import ServerError, error_of, server_error
 from prefine.models.openai.usage import TokenCounts, TokenPrices
 from prefine.records import Usage
 
+CHAT, TEXT = "/chat/completions", "/completions"
+"""Where conversations are answered, and where texts and token ids are continued."""
+
 _FAILURES_IN_A_ROW = 20
 _HOPE_S = 60.0
 _CHARACTERS_PER_TOKEN = 4
@@ -101,6 +104,7 @@ class Requests:
         prices: For the cost; None counts tokens only.
         note: Called with remarks for the user.
         files: Takes the requests that go in batch files; None if none do.
+        path: Of the requests, below `base_url`.
     """
 
     base_url: str
@@ -113,9 +117,10 @@ class Requests:
     prices: TokenPrices | None
     note: Callable[[str], None]
     files: BatchFiles | None = None
+    path: str = CHAT
 
     def __post_init__(self) -> None:
-        self._url = url_below(self.base_url, "/chat/completions")
+        self._url = url_below(self.base_url, self.path)
         self._unclaimed = Usage()  # of probes, until the next failure takes it
         self._answered = self._completion_tokens = 0
 

@@ -15,7 +15,7 @@ from prefine.models.openai.batches import BatchFiles, Line
 from prefine.models.openai.model_list import list_models
 from prefine.models.openai.parameters import Parameters, refuses_prefill
 from prefine.models.openai.refusals import ServerError
-from prefine.models.openai.requests import Exchange, Refused, Requests
+from prefine.models.openai.requests import CHAT, Exchange, Refused, Requests
 from prefine.models.openai.usage import TokenPrices
 from prefine.models.protocol import ModelList
 from prefine.records import content_hash
@@ -25,6 +25,8 @@ OPENAI_URL = "https://api.openai.com/v1"
 
 PROBE = [{"role": "user", "content": "Say hello."}]
 """A question that no server minds."""
+
+_HARMLESS: Mapping[str, Any] = {"messages": PROBE, "prompt": "Say hello."}
 
 
 @dataclass(eq=False)
@@ -78,6 +80,8 @@ class Server:
         in_batches: Requests go in batch files, but for the first one, which finds out at once what
             the server refuses.
         config_path: Of the model, for messages.
+        path: Of the requests below `base_url`.
+        headers: Sent with every request, such as the key of a server that this process started.
     """
 
     base_url: str
@@ -93,6 +97,8 @@ class Server:
     prices: TokenPrices | None
     in_batches: bool = False
     config_path: str = ""
+    path: str = CHAT
+    headers: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.files = None
@@ -119,6 +125,7 @@ class Server:
             prices=self.prices,
             note=self.note,
             files=self.files,
+            path=self.path,
         )
 
     @property
@@ -173,7 +180,7 @@ class Server:
         key: str | None = None,
         **fields: Any,
     ) -> Exchange | Failure:
-        """Send one request.
+        """Send one conversation.
 
         Args:
             messages: The conversation.
@@ -184,14 +191,45 @@ class Server:
         Raises:
             BackendError: The server will not answer any request.
         """
-        learned = self.learned
         prefill = messages[-1]["role"] == "assistant"
+        return await self._ask(
+            "messages", messages, extra_body=extra_body, key=key, prefill=prefill, **fields
+        )
+
+    async def complete(
+        self, prompt: str | Sequence[int], *, extra_body: Mapping[str, Any], **fields: Any
+    ) -> Exchange | Failure:
+        """Send a text, or token ids, for the model to continue; `path` is that of such requests.
+
+        Args:
+            prompt: The text or the ids.
+            extra_body: Fields that the OpenAI API does not have.
+            fields: Fields that it has, by its own names.
+
+        Raises:
+            BackendError: The server will not answer any request.
+        """
+        return await self._ask("prompt", prompt, extra_body=extra_body, **fields)
+
+    async def _ask(
+        self,
+        name: str,
+        question: Any,
+        *,
+        extra_body: Mapping[str, Any],
+        key: str | None = None,
+        prefill: bool = False,
+        **fields: Any,
+    ) -> Exchange | Failure:
+        """Send one question in the field of this name."""
+        learned = self.learned
         if prefill and learned.no_prefill:
             return Failure(learned.no_prefill)
         wanted = {name: value for name, value in fields.items() if value is not None}
-        request = _Request(self.model, messages, wanted, extra_body)
+        request = _Request(self.model, question, wanted, extra_body, name)
         # Named by what is asked, and not by what is sent, which depends on what was learned before.
-        line = None if self.files is None else Line(key or content_hash(*vars(request).values()))
+        asked = (self.model, question, wanted, extra_body)
+        line = None if self.files is None else Line(key or content_hash(*asked))
         names = frozenset(wanted)
         while True:
             parameters = learned.parameters
@@ -263,7 +301,7 @@ class Server:
         return self._learning.setdefault(asyncio.get_running_loop(), asyncio.Lock())
 
     def _headers(self) -> Mapping[str, str]:
-        headers = {
+        headers = dict(self.headers) | {
             name: read_secret(variable, where=self._option(f"headers_env.{name}"))
             for name, variable in self.headers_env.items()
         }
@@ -278,21 +316,23 @@ class _Request:
     """A request before it is known which parameters the server takes."""
 
     model: str
-    messages: Sequence[Mapping[str, Any]]
+    question: Any
     fields: Mapping[str, Any]
     extra_body: Mapping[str, Any]
+    name: str
+    """The field of the question."""
 
     def body(self, parameters: Parameters) -> dict[str, Any]:
         return {
             "model": self.model,
-            "messages": self.messages,
+            self.name: self.question,
             **parameters.fields(self.fields),
             **self.extra_body,
         }
 
     def probe(self, parameters: Parameters) -> dict[str, Any]:
         """Return the same request with a harmless question and one answer."""
-        body = self.body(parameters) | {"messages": PROBE}
+        body = self.body(parameters) | {self.name: _HARMLESS[self.name]}
         for name in ("n", "add_generation_prompt", "continue_final_message"):
             body.pop(name, None)
         return body
