@@ -16,7 +16,7 @@ import duckdb
 
 from prefine.records import SCHEMA_VERSION
 from prefine.report.data import OUTCOMES
-from prefine.run.tables import existing_parts
+from prefine.run.tables import TOKEN_LOGPS, existing_parts
 from prefine.run.view import RunView
 from prefine.view.database import Database
 from prefine.view.loading import EVALUATED, FACTS, KEPT, LOADS, PLACES, TABLES
@@ -27,7 +27,7 @@ _LOOK_EVERY_S = 0.7
 """Between two looks at the files of a run."""
 _CONTEST_ROWS = 5_000
 _SHOWN = 300
-_TOKENS = "heldout_logps"
+_TOKENS = TOKEN_LOGPS
 
 Signature = tuple[tuple[str, int, int], ...]
 """Names, times and sizes of files."""
@@ -295,17 +295,17 @@ class PromptIndex:
         )
 
     def _insert_scores(self, unit: Unit, number: int) -> None:
-        scores: dict[str, dict[str, float]] = {}
+        items: dict[tuple[str, str], dict[str, float]] = {}
         for one in RunView(unit.folder).token_logps():
             change = sum(one.logps) - sum(one.initial_logps)
-            scores.setdefault(one.prompt_id, {})[one.role] = change
+            items.setdefault((one.prompt_id, one.item_id), {})[one.role] = change
         rows = [
             {
                 "prompt_id": prompt_id,
                 "fall": -found["chosen"],
                 "margin": found["chosen"] - found["rejected"] if "rejected" in found else None,
             }
-            for prompt_id, found in scores.items()
+            for (prompt_id, _), found in items.items()
             if "chosen" in found
         ]
         self.database.rows(
