@@ -48,17 +48,13 @@ class Database:
         """The rows of a statement."""
         return self._run(statement, values).fetchall()
 
-    def dicts(
-        self, statement: str, values: Values | dict[str, Any] = ()
-    ) -> list[dict[str, Any]]:
+    def dicts(self, statement: str, values: Values | dict[str, Any] = ()) -> list[dict[str, Any]]:
         """The rows of a statement, each as a mapping of its columns."""
         done = self._run(statement, values)
         names = [column[0] for column in done.description or ()]
         return [dict(zip(names, row, strict=True)) for row in done.fetchall()]
 
-    def _run(
-        self, statement: str, values: Values | dict[str, Any]
-    ) -> duckdb.DuckDBPyConnection:
+    def _run(self, statement: str, values: Values | dict[str, Any]) -> duckdb.DuckDBPyConnection:
         cursor = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connection.cursor()

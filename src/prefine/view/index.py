@@ -16,8 +16,8 @@ import duckdb
 
 from prefine.records import SCHEMA_VERSION
 from prefine.report.data import OUTCOMES
-from prefine.run.tables import TOKEN_LOGPS, existing_parts
-from prefine.run.view import RunView
+from prefine.run.tables import existing_parts
+from prefine.run.view import TOKEN_LOGPS, RunView
 from prefine.view.database import Database
 from prefine.view.loading import EVALUATED, FACTS, KEPT, LOADS, PLACES, TABLES
 

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import ValidationError
 
@@ -13,14 +13,14 @@ from prefine.config.sections import RunConfig
 from prefine.errors import DataError, PrefineError
 from prefine.records import Manifest, Usage
 from prefine.report.data import Evaluation, ReportData
-from prefine.report.outcome import Headline, headline
+from prefine.report.outcome import Headline, headline, verdict
 from prefine.rounds.page import RESULT as ROUNDS_RESULT
-from prefine.rounds.results import RoundsResult
+from prefine.rounds.results import RoundsResult, cell, rate
 from prefine.run.config_changes import differing_settings, with_new_defaults
 from prefine.run.tables import parse
 from prefine.run.view import RunView
 from prefine.stages.report import report_data
-from prefine.sweep.results import SweepResult
+from prefine.sweep.results import SweepResult, with_interval
 from prefine.view.index import PromptIndex
 from prefine.view.places import RunPlace
 
@@ -30,6 +30,7 @@ _AT_WORK_S = 15.0
 _PLACES = ("run_dir", "lineage")
 """Settings that say where a run lies, and differ between any two."""
 _MOST_REASONS = 12
+R = TypeVar("R", RoundsResult, SweepResult)
 
 
 class SettingChange(NamedTuple):
@@ -63,7 +64,7 @@ class FailureReason(NamedTuple):
     """Verdicts that failed for one reason, with examples of prompts and of the judge's words."""
 
     reason: str
-    count: int
+    times: int
     prompts: tuple[tuple[int, str], ...]
     words: str
 
@@ -90,13 +91,13 @@ def _before(lines: Sequence[RunLine], place: RunPlace) -> RunLine | None:
 
 
 def _line(place: RunPlace, neighbour: RunLine | None) -> RunLine:
-    if place.kind == "sweep":
-        return _of_parts(place, f"{len(place.parts)} trials")
     try:
+        if place.kind == "sweep":
+            return _of_parts(place)
         view = RunView(place.path)
         manifests = view.manifests()
         if place.kind == "rounds":
-            return _of_parts(place, f"{len(place.parts)} rounds")
+            return _of_parts(place)
         changes: tuple[SettingChange, ...] = ()
         if neighbour is not None and not neighbour.problem:
             changes = tuple(setting_changes(neighbour.place.path, place.path))
@@ -115,24 +116,54 @@ def _line(place: RunPlace, neighbour: RunLine | None) -> RunLine:
         return RunLine(place, "", False, None, "", 0, Usage(), problem=str(error))
 
 
-def _of_parts(place: RunPlace, words: str) -> RunLine:
+def _of_parts(place: RunPlace) -> RunLine:
     """The line of several rounds or trials."""
-    read: list[Mapping[str, Manifest]] = []
+    read: list[tuple[RunPlace, Mapping[str, Manifest]]] = []
     for part in place.parts:
         try:
-            read.append(RunView(part.path).manifests())
+            read.append((part, RunView(part.path).manifests()))
         except (PrefineError, OSError):
             continue
-    ended = sum(status_words(one) == "ended" for one in read)
-    began = [one.began_at or "" for stages in read for one in stages.values()]
+    ended = sum(status_words(stages) == "ended" for _, stages in read)
+    began = [one.began_at or "" for _, stages in read for one in stages.values()]
+    what = "round" if place.kind == "rounds" else "trial"
+    count = len(place.parts)
     return RunLine(
         place=place,
-        status=f"{words}, {ended} ended",
-        working=any(map(lambda pair: is_working(pair[0].path, pair[1]), zip(place.parts, read))),
-        headline=None,
+        status="ended" if ended == count else f"{ended} of {count} {what}s ended",
+        working=any(is_working(part.path, stages) for part, stages in read),
+        headline=_headline_of_parts(place),
         began_at=min((one for one in began if one), default=""),
         prompts=0,
-        usage=sum((one.usage for stages in read for one in stages.values()), Usage()),
+        usage=sum((one.usage for _, stages in read for one in stages.values()), Usage()),
+    )
+
+
+def _headline_of_parts(place: RunPlace) -> Headline | None:
+    if place.kind == "sweep":
+        sweep = sweep_result(place.path)
+        if sweep is None:
+            return None
+        settings = f"{len(sweep.settings)} settings, {len(sweep.settings[0].seeds)} seeds each"
+        if sweep.best_score is None:
+            return Headline("unknown", settings)
+        on_others = f"on prompts that have not chosen it, {with_interval(sweep.best_score)} %"
+        return Headline(
+            "unknown", f"{settings}; the best is {sweep.best_on_half}", f"({on_others})"
+        )
+    walked = rounds_result(place.path)
+    if walked is None or not walked.rounds:
+        return None
+    last = walked.rounds[-1]
+    found = last.figures.over_initial
+    win_rate = rate(found, "gold") or rate(found, "judge")
+    said = f"{len(walked.rounds)} of {walked.count} rounds"
+    if win_rate is None:
+        return Headline("unknown", said)
+    role = "gold" if rate(found, "gold") else "the judge"
+    return Headline(
+        verdict(win_rate),
+        f"{said}; the last one wins {cell(win_rate)} % over the initial policy by {role}",
     )
 
 
@@ -191,7 +222,7 @@ def read_report(path: Path) -> ReportData:
 
 def rounds_result(path: Path) -> RoundsResult | None:
     """The figures of all rounds; None before the first has ended."""
-    return _result(RoundsResult, path / ROUNDS_RESULT)
+    return _result(RoundsResult, path / ROUNDS_RESULT, report="")
 
 
 def sweep_result(path: Path) -> SweepResult | None:
@@ -199,14 +230,18 @@ def sweep_result(path: Path) -> SweepResult | None:
     return _result(SweepResult, path / SWEEP_RESULT)
 
 
-def _result(kind: Any, path: Path) -> Any:
+def _result(kind: type[R], path: Path, **others: str) -> R | None:
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); run the command that makes it again") from error
-    return parse(kind, values, where=str(path))
+        raise DataError(
+            f"{path}: damaged ({error}); run the command that makes it again"
+        ) from error
+    if not isinstance(values, dict):
+        raise DataError(f"{path}: damaged (no object); run the command that makes it again")
+    return parse(kind, values | others, where=str(path))
 
 
 def failure_reasons(index: PromptIndex) -> list[FailureReason]:
@@ -226,4 +261,4 @@ def failure_reasons(index: PromptIndex) -> list[FailureReason]:
             FailureReason(reason, count, tuple((number, id_) for id_ in ids), words or "")
             for reason, count, ids, words in rows
         ]
-    return sorted(found, key=lambda one: -one.count)[:_MOST_REASONS]
+    return sorted(found, key=lambda one: -one.times)[:_MOST_REASONS]

@@ -16,6 +16,7 @@ from prefine.rounds.results import rows_of as rounds_rows
 from prefine.sweep.growth import growth_words
 from prefine.sweep.page import pictures as sweep_pictures
 from prefine.sweep.results import hill_words, with_error, with_interval
+from prefine.view.choices import choices
 from prefine.view.chart_data import charts, figure
 from prefine.view.compared import compared
 from prefine.view.duels import graph, rows
@@ -33,14 +34,11 @@ from prefine.view.overview import (
 )
 from prefine.view.places import RunPlace
 from prefine.view.prompt import read_prompt
-from prefine.view.query import DISAGREE, ORDERS, OUTCOMES, SCOPES, USES, PromptQuery
+from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Key
 from prefine.view.viewer import OpenRun, Runs, Viewer
 from prefine.view.words import changed
 from prefine.run.view import RunView
-
-_MOST_CHOICES = 200
-"""Sources, constraints or rounds that a filter offers."""
 
 Values = dict[str, Any]
 
@@ -115,11 +113,7 @@ def _one_run(viewer: Viewer, place: RunPlace, found: Runs) -> Values:
         "alarm": outcome.alarm(data.contests),
         "warnings": [one for one in data.warnings if not one.startswith(outcome.EXPLOITED)],
         "hero": next(
-            iter(
-                outcome.gold_first(
-                    [c for c in data.contests if c.wins + c.ties + c.losses]
-                )
-            ),
+            iter(outcome.gold_first([c for c in data.contests if c.wins + c.ties + c.losses])),
             None,
         ),
         "seconds": sum(stage.seconds for stage in data.stages) or 1,
@@ -155,7 +149,7 @@ def prompts(viewer: Viewer, request: Request) -> Values:
         "notes": notes,
         "working": not state.whole,
         "reading": state,
-        "choices": _choices(open_run),
+        "choices": choices(open_run.index),
         "prompt_link": lambda row: _prompt_link(
             place, (row["round"], row["prompt_id"]), query.link(page=1)
         ),
@@ -299,58 +293,21 @@ def _crumbs(place: RunPlace, found: Runs, *, last: bool = True) -> list[tuple[st
 def _neighbour(place: RunPlace, found: Runs) -> RunPlace | None:
     """The run before it: of the same rounds or trials, or in the same folder."""
     parent = found.by_key.get(place.parent or "")
-    others = parent.parts if parent else [
-        one for one in found.places if one.kind == "run" and one.path.parent == place.path.parent
-    ]
+    others = (
+        parent.parts
+        if parent
+        else [
+            one
+            for one in found.places
+            if one.kind == "run" and one.path.parent == place.path.parent
+        ]
+    )
     at = [one.key for one in others].index(place.key)
     return others[at - 1] if at else None
 
 
 def _prompt_link(place: RunPlace, key: Key, suffix: str) -> str:
     return f"/run/{place.key}/prompt/{key[0]}/{quote(key[1], safe='')}{suffix}"
-
-
-def _choices(open_run: OpenRun) -> Values:
-    """What filters offer: only what there is."""
-    database = open_run.index.database
-
-    def values(column: str) -> list[tuple[Any, int]]:
-        # The column is one of ours.
-        return [
-            (value, count)
-            for value, count in database.rows(
-                f"SELECT {column}, count(*) FROM facts GROUP BY ALL ORDER BY count(*) DESC, 1 LIMIT ?",
-                [_MOST_CHOICES],
-            )
-            if value not in (None, "")
-        ]
-
-    (has,) = database.dicts(
-        "SELECT bool_or(truncated > 0) AS truncated, bool_or(failed > 0) AS failed, "
-        "bool_or(ratio IS NOT NULL) AS ratio, bool_or(margin IS NOT NULL) AS margin, "
-        "bool_or(gap IS NOT NULL) AS gap, bool_or(fall IS NOT NULL) AS fall, "
-        "bool_or(gain IS NOT NULL) AS gain, bool_or(p_chosen IS NOT NULL) AS p_chosen, "
-        "bool_or(orders_apart > 0) AS orders, bool_or(judges_apart > 0) AS judges FROM facts"
-    )
-    has["run"] = True
-    constraints = database.rows(
-        "SELECT name, count(*) FROM (SELECT unnest(constraints) AS name FROM facts) GROUP BY name "
-        "ORDER BY count(*) DESC, name LIMIT ?",
-        [_MOST_CHOICES],
-    )
-    return {
-        "has": has,
-        "outcomes": [one for one in OUTCOMES if one in dict(values("outcome"))],
-        "uses": [one for one in USES if one in dict(values("use"))],
-        "disagree": [
-            one for one in DISAGREE if has.get(one) or (one == "any" and has["orders"] and has["judges"])
-        ],
-        "scopes": SCOPES,
-        "orders": [one for one in ORDERS if has[one]],
-        "sources": values("source"),
-        "constraints": constraints,
-        "rounds": sorted(one for one, _ in values("round")) if len(open_run.index.folders) > 1 else [],
-    }
 
 
 def _selector(place: RunPlace) -> str:

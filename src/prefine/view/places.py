@@ -120,9 +120,7 @@ def _place(path: Path, base: Path) -> RunPlace:
         if trials and not _is_run(path):
             kind = "sweep"
     key = _key(path)
-    parts = tuple(
-        RunPlace(_key(one), one, f"{name}/{one.name}", "run", (), key) for one in within
-    )
+    parts = tuple(RunPlace(_key(one), one, f"{name}/{one.name}", "run", (), key) for one in within)
     return RunPlace(key, path, name, kind, parts)
 
 

@@ -117,9 +117,7 @@ def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead |
 
 def _items(rows: Any, name: str, of: Any) -> tuple[tuple[str, Any], ...]:
     """The items of a prompt, each with the table that it stands in."""
-    return tuple(
-        (table, of(row)) for table in (name, f"heldout_{name}") for row in rows(table)
-    )
+    return tuple((table, of(row)) for table in (name, f"heldout_{name}") for row in rows(table))
 
 
 def _of_items(
@@ -183,7 +181,7 @@ def _ranked(
 
     return tuple(
         RankedAnswer(
-            name=f"#{number}",
+            name=_letters(number),
             completion=one,
             place=places.get(one.id),
             score=scores.get(one.id),
@@ -191,8 +189,14 @@ def _ranked(
             roles=tuple(roles.get(one.id, ())),
             ratings=tuple(each for each in ratings if each.completion_id == one.id),
         )
-        for number, one in enumerate(sorted(completions, key=badness), 1)
+        for number, one in enumerate(sorted(completions, key=badness))
     )
+
+
+def _letters(number: int) -> str:
+    """A, B, …, Z, AA, AB, …: no number, which would read as a rank."""
+    rest, last = divmod(number, 26)
+    return (_letters(rest - 1) if rest else "") + chr(ord("A") + last)
 
 
 def _contest(
@@ -200,20 +204,17 @@ def _contest(
 ) -> tuple[Contest | None, Prompt | None]:
     """The answers before and after training, and the prompt that both answer."""
     before, after = (
-        [completion_of(row) for row in rows(f"evaluation/{name}")] for name in ("baseline", "trained")
+        [completion_of(row) for row in rows(f"evaluation/{name}")]
+        for name in ("baseline", "trained")
     )
     outcome = _outcome(folder, facts["start"], facts["prompt_id"])
     said = [judgment_of(row) for row in rows("evaluation/judgments")]
     prompt = next((one for one, _ in (*after, *before)), None)
     if outcome is None and not (before and after):
         return None, prompt
-    texts = (
-        (outcome.before, outcome.after) if outcome else (before[0][1].text, after[0][1].text)
-    )
+    texts = (outcome.before, outcome.after) if outcome else (before[0][1].text, after[0][1].text)
     names = {one.id: "before" for _, one in before} | {one.id: "after" for _, one in after}
-    cut = tuple(
-        any(one.finish_reason == "length" for _, one in side) for side in (before, after)
-    )
+    cut = tuple(any(one.finish_reason == "length" for _, one in side) for side in (before, after))
     judgments = tuple(one for one in said if isinstance(one, Judgment))
     return Contest(*texts, outcome, judgments, (cut[0], cut[1]), names), prompt
 

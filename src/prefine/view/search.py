@@ -241,7 +241,7 @@ class Searches:
         ((without,),) = self.index.database.rows(
             "SELECT count(*) FROM facts WHERE answers = 0 AND use <> 'evaluated'"
         )
-        items = {}
+        items: dict[str, tuple[str, ...]] = {}
         if without:
             for name, of_items in _ITEMS.items():
                 answers = () if query.scope == "prompts" else (of_items,)
