@@ -59,7 +59,5 @@ def _shared(first: Sequence[str], second: Sequence[str]) -> int:
 def _marked(pieces: Pieces, tag: str) -> Markup:
     changed = Markup(f"<{tag}>{{}}</{tag}>")
     return Markup().join(
-        changed.format(text) if mark else escape(text)
-        for text, mark in pieces
-        if text
+        changed.format(text) if mark else escape(text) for text, mark in pieces if text
     )
