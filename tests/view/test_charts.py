@@ -53,7 +53,8 @@ def page(browser: BrowserContext, tmp_path: Path) -> Iterator[Open]:
             '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Charts</title>'
             f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">'
             '<meta name="viewport" content="width=device-width">'
-            '<link rel="stylesheet" href="marks.css"><link rel="stylesheet" href="charts.css"><script src="charts.js" defer></script>'
+            '<link rel="stylesheet" href="marks.css"><link rel="stylesheet" href="charts.css">'
+            '<script src="charts.js" defer></script>'
             f"</head><body><main><h1>Charts</h1>{''.join(figures)}</main></body></html>",
             "utf-8",
         )
