@@ -381,7 +381,7 @@ class LabelledCompletion(Record):
 
 
 class TokenLogps(Record):
-    """The tokens of a held-out answer with their log-probabilities [nats] before and after training.
+    """Tokens of a held-out answer, with their log-probabilities [nats] before and after training.
 
     `tokens` are pieces of the answer's text; of a character that takes several tokens, the last one
     has it and the others are empty. `initial_logps` are those of the policy at step 0 of this

@@ -5,6 +5,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from test_evaluations_pipeline import StopsAfter
 
 from command import prefine
 from prefine.config.yaml import load
@@ -15,7 +16,6 @@ from prefine.run.folder import RunFolder
 from prefine.run.view import TOKEN_LOGPS, RunView
 from prefine.stages.pipeline import run_stage
 from run_place import OK, PAIRS, Place
-from test_evaluations_pipeline import StopsAfter
 
 HELD_OUT = PAIRS | {
     "pair.held_out_prompts": 2,
@@ -86,5 +86,5 @@ def test_a_table_that_does_not_fit_is_named(place: Place) -> None:
     run.mkdir()
     (run / "config.json").write_text(json.dumps({"schema_version": SCHEMA_VERSION, "config": {}}))
     write_part(run / TOKEN_LOGPS / "part-00000.parquet", TOKEN_LOGPS, [row], key="k")
-    with pytest.raises(DataError, match="(?s)other/heldout_tokens: .*2 tokens"):
+    with pytest.raises(DataError, match=r"(?s)other/heldout_tokens: .*2 tokens"):
         list(RunView(run).token_logps())

@@ -54,7 +54,7 @@ def test_spans_and_values() -> None:
 
 
 def test_hostile_tokens_are_text() -> None:
-    found = str(heat(["<script>", '"\'>', "\u202e\x00\n"], [-1.0] * 3, [-1.0] * 3))
+    found = str(heat(["<script>", "\"'>", "\u202e\x00\n"], [-1.0] * 3, [-1.0] * 3))
     assert "<script" not in found and "&lt;script&gt;" in found
     assert "⟨U+202E⟩␀⏎\n" in found and "\u202e" not in found
 

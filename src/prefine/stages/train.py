@@ -201,9 +201,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             trackers=trackers,
             on_step=on_step,
             on_evaluation=on_evaluation,
-            on_tokens=partial(
-                write_token_logps, config, folder, policy.tokenizer, key=run_key
-            ),
+            on_tokens=partial(write_token_logps, config, folder, policy.tokenizer, key=run_key),
         )
         if summary.final.headline:
             progress.advance(0, summary.final.headline)

@@ -2,9 +2,10 @@
 
 from collections.abc import Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, cast
 
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
 from markdown_it.token import Token
 from markupsafe import Markup, escape
 
@@ -29,7 +30,7 @@ def rendered(text: str) -> Markup:
         parser = _parser()
         html = parser.renderer.render(tokens, parser.options, {})
         # Once more, because entities have become characters. Inside tags there are only ours.
-        body = Markup(visible(html))  # noqa: S704
+        body = Markup(visible(html))
     return Markup('<div class="markdown" dir="auto">{}</div>').format(body)
 
 
@@ -57,7 +58,7 @@ def _parser() -> MarkdownIt:
         "th_open": partial(_cell, "th"),
         "td_open": partial(_cell, "td"),
     }
-    parser.renderer.rules.update(rules)
+    cast(RendererHTML, parser.renderer).rules.update(rules)
     return parser
 
 
