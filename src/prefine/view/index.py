@@ -79,7 +79,7 @@ class PromptIndex:
         self.version = 0
         """Grows whenever the facts change."""
 
-    def look(self, wait_s: float = 0.4) -> ReadState:
+    def look(self, wait_s: float = 0.25) -> ReadState:
         """Look whether files have changed, read what has, and return how far that is.
 
         Args:

@@ -36,7 +36,8 @@ PLACES, EVALUATED = 10**8, 10**15
 """Prompts are ordered by part and row, those of an evaluation last: places of a part begin so far
 from those of the next one."""
 _FIRST_PLACE = f"""
-    CASE WHEN $kind = 'evaluated' THEN {EVALUATED} ELSE 0 END + $number::BIGINT * {PLACES} + min(row)
+    CASE WHEN $kind = 'evaluated' THEN {EVALUATED} ELSE 0 END
+    + $number::BIGINT * {PLACES} + min(row)
 """
 
 _ANSWERS = f"""
@@ -170,7 +171,8 @@ WITH prompts AS (
 ), trained AS (
     SELECT round, prompt_id, max(margin) AS margin, max(fall) AS fall FROM scored GROUP BY ALL
 )
-SELECT row_number() OVER (ORDER BY round, place, prompt_id) AS number, p.round, p.prompt_id, place, shown,
+SELECT row_number() OVER (ORDER BY round, place, prompt_id) AS number, p.round, p.prompt_id,
+    place, shown,
     p.source, p.answers, p.truncated, comparisons, failed,
     coalesce(orders_apart, 0) AS orders_apart,
     coalesce(judges_apart, 0) + coalesce(gold_apart, false)::INTEGER AS judges_apart,

@@ -13,11 +13,12 @@ from prefine.report import outcome
 from prefine.report.text import plural
 from prefine.rounds.page import pictures as rounds_pictures
 from prefine.rounds.results import rows_of as rounds_rows
+from prefine.run.view import RunView
 from prefine.sweep.growth import growth_words
 from prefine.sweep.page import pictures as sweep_pictures
 from prefine.sweep.results import hill_words, with_error, with_interval
-from prefine.view.choices import choices
 from prefine.view.chart_data import charts, figure
+from prefine.view.choices import choices
 from prefine.view.compared import compared
 from prefine.view.duels import graph, rows
 from prefine.view.heat import heat
@@ -36,9 +37,8 @@ from prefine.view.places import RunPlace
 from prefine.view.prompt import read_prompt
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Key
-from prefine.view.viewer import OpenRun, Runs, Viewer
+from prefine.view.viewer import Runs, Viewer
 from prefine.view.words import changed
-from prefine.run.view import RunView
 
 Values = dict[str, Any]
 
@@ -119,7 +119,7 @@ def _one_run(viewer: Viewer, place: RunPlace, found: Runs) -> Values:
         "seconds": sum(stage.seconds for stage in data.stages) or 1,
         "calls": sum(stage.calls for stage in data.stages) or 1,
         "manifests": manifests,
-        "working": is_working(place.path, manifests),
+        "working": is_working(place.path, manifests) or not state.whole,
         "charts": [figure(one) for one in charts(view)],
         "failures": failure_reasons(open_run.index),
         "reading": state,

@@ -42,6 +42,7 @@ class _Idle:
         self._app, self.asked = app, asyncio.Event()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Hand a request on."""
         self.asked.set()
         await self._app(scope, receive, send)
 
@@ -61,7 +62,9 @@ def serve(
         stop_after_s: End after so long without a request; None for never.
         on_ready: Called once requests are answered.
     """
-    asyncio.run(_serve(app, listening, stop_after_s, on_ready))
+    # uvicorn ends its work at Ctrl-C, and raises the signal once more when it has.
+    with suppress(KeyboardInterrupt):
+        asyncio.run(_serve(app, listening, stop_after_s, on_ready))
 
 
 async def _serve(
@@ -98,7 +101,5 @@ async def _serve(
                 return
 
     watching = asyncio.create_task(watch())
-    # Of Ctrl-C and SIGTERM uvicorn ends its work, and then lets the signal do what it did before.
-    with suppress(KeyboardInterrupt):
-        await server.serve(sockets=[listening])
+    await server.serve(sockets=[listening])
     watching.cancel()

@@ -105,5 +105,5 @@
     document.body.toggleAttribute("data-working", page.body.hasAttribute("data-working"));
     document.dispatchEvent(new CustomEvent("prefine:replaced"));
   }
-  setInterval(refresh, 2000);
+  setInterval(refresh, 3000);
 })();
