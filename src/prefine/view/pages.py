@@ -34,7 +34,7 @@ from prefine.view.overview import (
     sweep_result,
 )
 from prefine.view.places import RunPlace
-from prefine.view.prompt import read_prompt
+from prefine.view.prompt import read_prompt, unranked
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Key
 from prefine.view.viewer import Runs, Viewer
@@ -179,6 +179,7 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         return address + (("&" if "?" in address else "?") + mode if as_raw else "")
 
     names = one.names
+    ranking = one.ranking or unranked(key[1], one.judgments)
     contest = one.contest
     return {
         "crumbs": [
@@ -199,12 +200,12 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         "here": link(key),
         "note": open_run.note_of(*key),
         "longest_note": LONGEST,
-        "graph": graph(one.ranking, one.judgments, names=names)
-        if one.ranking is not None and len(names) > 1
+        "graph": graph(one.ranking, one.judgments, names)
+        if one.ranking is not None and one.judgments
         else None,
-        "duels": rows(one.judgments, names=names) if one.judgments else [],
+        "duels": rows(ranking, one.judgments, names) if one.judgments else [],
         "apart": changed(contest.before, contest.after) if contest else None,
-        "verdicts": rows(contest.judgments, names=contest.names)
+        "verdicts": rows(contest.ranking, contest.judgments, contest.names)
         if contest and contest.judgments
         else [],
         "heats": [(item, heat(item.tokens, item.logps, item.initial_logps)) for item in one.tokens],

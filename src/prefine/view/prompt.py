@@ -21,9 +21,10 @@ from prefine.report.data import OUTCOMES, AnswerExample
 from prefine.run.rows import completion_of, judgment_of, label_of, list_of, pair_of, ranking_of
 from prefine.run.tables import parse
 from prefine.run.view import RunView
+from prefine.view.duels import ranked
 from prefine.view.index import PromptIndex
 
-_ITEMS = ("pairs", "lists", "labels")
+_SHORT_ID = 8
 
 
 class RankedAnswer(NamedTuple):
@@ -39,11 +40,15 @@ class RankedAnswer(NamedTuple):
 
 
 class Contest(NamedTuple):
-    """The answers before and after training, and what was said of them."""
+    """The answers before and after training, and what was said of them.
+
+    `ranking` has both answers in no order, for the table of verdicts.
+    """
 
     before: str
     after: str
     outcome: AnswerExample | None
+    ranking: Ranking
     judgments: tuple[Judgment, ...]
     cut: tuple[bool, bool]
     names: Mapping[str, str]
@@ -65,8 +70,11 @@ class PromptRead(NamedTuple):
 
     @property
     def names(self) -> dict[str, str]:
-        """The short names of answers by id."""
-        return {one.completion.id: one.name for one in self.answers}
+        """The short names of answers by id; of unknown ones, the beginning of the id."""
+        ranked = self.ranking.completions if self.ranking else ()
+        met = [id_ for one in self.judgments for id_ in _both(one)]
+        known = {one.completion.id: one.name for one in self.answers}
+        return {id_: id_[:_SHORT_ID] for id_ in (*ranked, *met)} | known
 
 
 def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead | None:
@@ -101,12 +109,13 @@ def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead |
     )
     messages = prompt.messages if prompt else (Message(role="user", content=found[0]["shown"]),)
     ratings = [one for one in said if isinstance(one, Score)]
+    judgments = tuple(one for one in said if isinstance(one, Judgment))
     return PromptRead(
         facts=found[0],
         messages=messages,
         answers=_ranked(completions, ranking, _roles(pairs, lists, labels), ratings),
         ranking=ranking,
-        judgments=tuple(one for one in said if isinstance(one, Judgment)),
+        judgments=judgments,
         pairs=pairs,
         lists=lists,
         labels=labels,
@@ -161,24 +170,16 @@ def _ranked(
     places: dict[str, int] = {}
     scores: dict[str, float] = {}
     errors: dict[str, float] = {}
+    shown: dict[str, int] = {}
     if ranking is not None:
         ids = ranking.completions
         scores = dict(zip(ids, ranking.scores or (), strict=False))
         errors = dict(zip(ids, ranking.standard_errors or (), strict=False))
         order = ranking.order or (ranking.champion and (ranking.champion,)) or ()
         places = {id_: place for place, id_ in enumerate(order, 1)}
-
-    def badness(one: Completion) -> tuple[Any, ...]:
-        last = ranking is not None and one.id in (ranking.worst, ranking.last_loser)
-        wanted = [name for name in roles.get(one.id, ()) if name == "chosen"]
-        return (
-            places.get(one.id, len(completions) + 1),
-            -scores.get(one.id, float("-inf")) if scores else 0,
-            not wanted,
-            last,
-            one.sample_index,
-        )
-
+        shown = {id_: place for place, id_ in enumerate(ranked(ranking))}
+    last = len(shown)
+    ordered = sorted(completions, key=lambda one: (shown.get(one.id, last), one.sample_index))
     return tuple(
         RankedAnswer(
             name=_letters(number),
@@ -189,7 +190,7 @@ def _ranked(
             roles=tuple(roles.get(one.id, ())),
             ratings=tuple(each for each in ratings if each.completion_id == one.id),
         )
-        for number, one in enumerate(sorted(completions, key=badness))
+        for number, one in enumerate(ordered)
     )
 
 
@@ -213,10 +214,22 @@ def _contest(
     if outcome is None and not (before and after):
         return None, prompt
     texts = (outcome.before, outcome.after) if outcome else (before[0][1].text, after[0][1].text)
-    names = {one.id: "before" for _, one in before} | {one.id: "after" for _, one in after}
-    cut = tuple(any(one.finish_reason == "length" for _, one in side) for side in (before, after))
     judgments = tuple(one for one in said if isinstance(one, Judgment))
-    return Contest(*texts, outcome, judgments, (cut[0], cut[1]), names), prompt
+    names = {id_: id_[:_SHORT_ID] for one in judgments for id_ in _both(one)}
+    names |= {one.id: "after" for _, one in after} | {one.id: "before" for _, one in before}
+    cut = tuple(any(one.finish_reason == "length" for _, one in side) for side in (before, after))
+    ranking = unranked(facts["prompt_id"], judgments)
+    return Contest(*texts, outcome, ranking, judgments, (cut[0], cut[1]), names), prompt
+
+
+def unranked(prompt_id: str, judgments: Sequence[Judgment]) -> Ranking:
+    """A ranking that knows no order, of the completions that met."""
+    met = dict.fromkeys(id_ for one in judgments for id_ in _both(one))
+    return Ranking(prompt_id=prompt_id, strategy="", completions=tuple(met))
+
+
+def _both(one: Judgment) -> tuple[str, str]:
+    return one.comparison.first, one.comparison.second
 
 
 def _outcome(folder: Path, start: int | None, prompt_id: str) -> AnswerExample | None:
