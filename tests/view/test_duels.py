@@ -23,6 +23,7 @@ def _judged(first: str, second: str, p: float | None, judge: str = "j", **more: 
     return Judgment(comparison=comparison, judge=judge, p_first=p, error=error, **more)
 
 
+NAMES = {"c": "1", "a": "2", "d": "3", "b": "4"}
 JUDGED = [
     _judged("a", "c", 0.25, raw_text="C is better."),
     _judged("c", "a", 0.625),
@@ -50,7 +51,7 @@ def test_best_first_as_far_as_it_is_known(known: dict[str, object], expected: li
 
 
 def test_rows_have_both_orders_and_what_disagrees() -> None:
-    found = rows(RANKING, JUDGED)
+    found = rows(JUDGED, names=NAMES)
     assert [
         (one.first, one.second, one.forward, one.backward, one.p, one.disagrees, one.failed)
         for one in found
@@ -65,17 +66,22 @@ def test_rows_have_both_orders_and_what_disagrees() -> None:
         (("2", "1"), 0.25, "j", "C is better."),
         (("1", "2"), 0.625, "j", ""),
     ]
-    assert found[1].verdicts[0].text == "timeout"
+    assert found[0].words == [("2, then 1", "C is better.")]
+    assert found[1].words == [("1, then 3", "timeout")]
+    one_way = rows(JUDGED, names=NAMES, order=["d", "c"])
+    assert [(one.first, one.second, one.forward, one.p) for one in one_way] == [
+        ("3", "1", 0.75, 0.75)
+    ]
 
 
 def test_two_judges_disagree() -> None:
-    (found,) = rows(RANKING, [_judged("c", "a", 0.9), _judged("c", "a", 0.2, judge="other")])
+    (found,) = rows([_judged("c", "a", 0.9), _judged("c", "a", 0.2, judge="other")], names=NAMES)
     assert found.disagrees and found.forward == pytest.approx(0.55)
 
 
 def test_a_run_without_judgments_shows_the_duels_of_its_ranking() -> None:
-    (found,) = rows(RANKING, names={"a": "A", "b": "B", "c": "C", "d": "D"})
-    assert (found.first, found.second, found.backward, found.p) == ("C", "A", 0.75, 0.75)
+    drawn = graph(RANKING, names={"a": "A", "b": "B", "c": "C", "d": "D"})
+    assert "C against A: P(C is better) 0.75" in drawn and drawn.count("<path") == 1
 
 
 def test_the_picture() -> None:
@@ -104,4 +110,4 @@ def test_names_are_text_and_nothing_is_a_picture_too() -> None:
     drawn = str(graph(RANKING, JUDGED, dict.fromkeys("bcd", "n") | {"a": hostile}))
     assert "<script" not in drawn and "&lt;script&gt;⟨U+202E⟩" in drawn
     alone = Ranking(prompt_id="p", strategy="s", completions=("a",))
-    assert rows(alone) == [] and "0 duels among 1 completion:" in graph(alone)
+    assert "0 duels among 1 completion:" in graph(alone)

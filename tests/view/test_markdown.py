@@ -30,7 +30,7 @@ def _inner(text: str) -> str:
         ("3. a", '<ol start="3">\n<li>a</li>\n</ol>'),
         (
             "|a|b|\n|:-:|-:|\n|1|<i>|",
-            '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>\n<thead>\n'
+            '<div class="sideways" tabindex="0" role="region" aria-label="Table"><table>\n<thead>\n'
             '<tr>\n<th class="center">a</th>\n<th class="right">b</th>\n</tr>\n</thead>\n<tbody>\n'
             '<tr>\n<td class="center">1</td>\n<td class="right">&lt;i&gt;</td>\n</tr>\n</tbody>\n'
             "</table></div>",
@@ -130,7 +130,7 @@ def test_no_tag_has_what_could_act() -> None:
         '<span class="address">',
         '<span class="image">',
         "<br />",
-        '<div class="scroll" tabindex="0" role="region" aria-label="Table">',
+        '<div class="sideways" tabindex="0" role="region" aria-label="Table">',
         "<table>",
         "<thead>",
         "<tbody>",

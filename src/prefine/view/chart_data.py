@@ -111,7 +111,7 @@ def charts(run: RunView) -> list[ChartData]:
     return found + [_chart(one) for one in controller]
 
 
-def points_of(values: Mapping[int, float], factor: float = 1.0) -> tuple[Point, ...]:
+def curve_points(values: Mapping[int, float], factor: float = 1.0) -> tuple[Point, ...]:
     """Return values by step as points, at most 1,000, the last one among them."""
     every = max(1, math.ceil(len(values) / MOST_POINTS))
     steps = list(values)[::-every][::-1]
@@ -131,7 +131,7 @@ def _likelihood(data: ReportData) -> ChartData:
     points, unseen = binned(data.training, MOST_POINTS)[0], data.evaluations
 
     def values(found: Iterable[tuple[int, float]]) -> tuple[Point, ...]:
-        return points_of(dict(found))
+        return curve_points(dict(found))
 
     series = tuple(
         Series(
@@ -198,7 +198,7 @@ def _picture(one: FigureValues, sides: Mapping[str, Mapping[int, float]]) -> Cha
             Series(
                 name=name,
                 kind=name,
-                points=points_of(values, factor),
+                points=curve_points(values, factor),
                 dots=name == "held-out",
             )
             for name, values in sides.items()

@@ -7,7 +7,7 @@ from typing import NamedTuple
 from markupsafe import Markup
 
 from prefine.pairing.protocol import scores_of
-from prefine.records import Judgment, Ranking
+from prefine.records import Comparison, DuelRecord, Judgment, Ranking
 from prefine.report.svg import element, lettering
 from prefine.report.text import number, plural
 
@@ -56,6 +56,12 @@ class DuelRow(NamedTuple):
     failed: int
     verdicts: tuple[Verdict, ...]
 
+    @property
+    def words(self) -> list[tuple[str, str]]:
+        """The judge's own words, each with the order in which it was shown the two."""
+        said = [one for one in self.verdicts if one.text]
+        return [(f"{one.shown[0]}, then {one.shown[1]}", one.text) for one in said]
+
 
 def ranked(ranking: Ranking) -> list[str]:
     """Return the completions best first, as far as the ranking knows.
@@ -74,26 +80,25 @@ def ranked(ranking: Ranking) -> list[str]:
 
 
 def rows(
-    ranking: Ranking,
-    judgments: Iterable[Judgment] = (),
-    names: Mapping[str, str] | None = None,
+    judgments: Iterable[Judgment], *, names: Mapping[str, str], order: Sequence[str] | None = None
 ) -> list[DuelRow]:
-    """Return the duels, of the best completions first.
+    """Return a row for each two completions that met, those of the best completions first.
 
     Args:
-        ranking: The prompt's ranking.
-        judgments: What judges said about the prompt's completions; without any, the duels of the
-            ranking, which have no words.
-        names: Names of the completions by id; by default their places, from 1.
+        judgments: What judges said about completions of one prompt.
+        names: Names of the completions by id; others are left out.
+        order: The completions best first; by default as they are named.
     """
-    order = ranked(ranking)
-    names = names or _places(order)
+    place = {id_: number for number, id_ in enumerate(names if order is None else order)}
     found: dict[tuple[str, str], list[Verdict]] = {}
-    for first, second, verdict in _verdicts(ranking, judgments, names):
-        if first in order and second in order:
-            better, worse = sorted((first, second), key=order.index)
-            found.setdefault((better, worse), []).append(verdict)
-    pairs = sorted(found, key=lambda pair: (order.index(pair[0]), order.index(pair[1])))
+    for one in judgments:
+        first, second = one.comparison.first, one.comparison.second
+        if first in place and second in place:
+            better, worse = sorted((first, second), key=place.__getitem__)
+            shown = names[first], names[second]
+            said = Verdict(shown, one.p_first, one.judge, one.raw_text or one.error or "")
+            found.setdefault((better, worse), []).append(said)
+    pairs = sorted(found, key=lambda pair: (place[pair[0]], place[pair[1]]))
     return [_row(names[first], names[second], found[first, second]) for first, second in pairs]
 
 
@@ -105,11 +110,18 @@ def graph(
     """Draw the completions from left to right, best first, and an arc for each duel.
 
     Arcs above the line are won by the one that ranks higher, or are ties; arcs below by the other
-    one. A dashed arc with ≠ has verdicts that disagree. The arguments are those of `rows`.
+    one. A dashed arc with ≠ has verdicts that disagree.
+
+    Args:
+        ranking: The prompt's ranking.
+        judgments: What judges said; without any, the duels that the ranking has.
+        names: Names of the completions by id; by default their places, from 1.
     """
     order = ranked(ranking)
-    shown = [(names or _places(order))[id_] for id_ in order]
-    duels = rows(ranking, judgments, names)
+    names = {**_places(order), **(names or {})}
+    shown = [names[id_] for id_ in order]
+    known = list(judgments) or [_judged(one, ranking.prompt_id) for one in ranking.duels]
+    duels = rows(known, names=names, order=order)
     widest = max((_distance(duel, shown) for duel in duels), default=1)
     above = _height(widest)
     upsets = [duel for duel in duels if _is_upset(duel)]
@@ -127,32 +139,18 @@ def graph(
         width=width,
         class_="duels",
     )
-    region = {"tabindex": 0, "role": "region", "aria_label": "Duels"}
-    return element("div", drawn, class_="scroll", **region)
+    return element("div", drawn, class_="sideways", tabindex=0, role="region", aria_label="Duels")
 
 
 def _places(order: Sequence[str]) -> dict[str, str]:
     return {id_: str(place) for place, id_ in enumerate(order, 1)}
 
 
-def _verdicts(
-    ranking: Ranking, judgments: Iterable[Judgment], names: Mapping[str, str]
-) -> list[tuple[str, str, Verdict]]:
-    def name(id_: str) -> str:
-        return names.get(id_, id_)
-
-    found = []
-    for one in judgments:
-        first, second = one.comparison.first, one.comparison.second
-        said = one.raw_text or one.error or ""
-        shown = name(first), name(second)
-        found.append((first, second, Verdict(shown, one.p_first, one.judge, said)))
-    if found:
-        return found
-    return [
-        (one.first, one.second, Verdict((name(one.first), name(one.second)), one.p_first, "", ""))
-        for one in ranking.duels
-    ]
+def _judged(duel: DuelRecord, prompt_id: str) -> Judgment:
+    """A duel of a ranking as a judgment without words."""
+    comparison = Comparison(prompt_id=prompt_id, first=duel.first, second=duel.second)
+    error = "no verdict" if duel.p_first is None else None
+    return Judgment(comparison=comparison, judge="", p_first=duel.p_first, error=error)
 
 
 def _row(first: str, second: str, verdicts: Sequence[Verdict]) -> DuelRow:

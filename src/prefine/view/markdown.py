@@ -52,7 +52,7 @@ def _parser() -> MarkdownIt:
         "fence": _code,
         "code_block": _code,
         "table_open": partial(
-            _text, '<div class="scroll" tabindex="0" role="region" aria-label="Table"><table>\n'
+            _text, '<div class="sideways" tabindex="0" role="region" aria-label="Table"><table>\n'
         ),
         "table_close": partial(_text, "</table></div>\n"),
         "th_open": partial(_cell, "th"),

@@ -22,8 +22,8 @@ def changed(before: str, after: str) -> tuple[Markup, Markup]:
     The words that both begin or end with need no comparison. If more than 2,000 are left, all of
     these count as changed. Nothing is marked in texts that share few words, see `changed_words`.
     """
-    old, new = _pieces(visible(before), visible(after))
-    return _marked(old, "del"), _marked(new, "ins")
+    old, new = _pieces(before, after)
+    return marked(old, "del"), marked(new, "ins")
 
 
 def _pieces(before: str, after: str) -> tuple[Pieces, Pieces]:
@@ -56,8 +56,11 @@ def _shared(first: Sequence[str], second: Sequence[str]) -> int:
     return sum(1 for _ in takewhile(lambda two: two[0] == two[1], zip(first, second, strict=False)))
 
 
-def _marked(pieces: Pieces, tag: str) -> Markup:
-    changed = Markup(f"<{tag}>{{}}</{tag}>")
+def marked(pieces: Pieces, tag: str) -> Markup:
+    """Return the text of the pieces, escaped, with those that are True in elements `tag`."""
+    element = Markup(f"<{tag}>{{}}</{tag}>")
     return Markup().join(
-        changed.format(text) if mark else escape(text) for text, mark in pieces if text
+        element.format(visible(text)) if mark else escape(visible(text))
+        for text, mark in pieces
+        if text
     )
