@@ -88,6 +88,9 @@ def test_the_link_sets_a_cookie_and_takes_the_token_out_of_the_address(asked: As
     assert answer.headers["set-cookie"] == (
         f"prefine_view_{PORT}=the-secret; HttpOnly; Path=/; SameSite=strict"
     )
+    # Also for who has the cookie already.
+    again = asked.ask("GET", "/?token=the-secret", headers_of(asked))
+    assert (again.status, again.headers["location"]) == (303, "/")
     # Two slashes would be the name of a host.
     answer = asked.ask("GET", "//evil.example/?token=the-secret", [("host", HOST)])
     assert answer.headers["location"] == "/evil.example/"

@@ -65,4 +65,7 @@ def view(
 
     # uvicorn raises a signal again once it has ended; after that there is nothing left to do.
     signal.signal(signal.SIGTERM, lambda *_: None)
-    serve(make_app(viewer, access), listening, stop_after_s=stop_after, on_ready=ready)
+    try:
+        serve(make_app(viewer, access), listening, stop_after_s=stop_after, on_ready=ready)
+    finally:
+        viewer.close()

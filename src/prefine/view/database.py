@@ -43,6 +43,7 @@ class Database:
         self._connection.execute("SET enable_external_access = false")
         self._connection.execute("SET lock_configuration = true")
         self._local = threading.local()
+        self._cursors: list[duckdb.DuckDBPyConnection] = []
 
     def rows(self, statement: str, values: Values | dict[str, Any] = ()) -> list[tuple[Any, ...]]:
         """The rows of a statement."""
@@ -54,8 +55,14 @@ class Database:
         names = [column[0] for column in done.description or ()]
         return [dict(zip(names, row, strict=True)) for row in done.fetchall()]
 
+    def interrupt(self) -> None:
+        """End what is being computed, each with an error in its thread."""
+        for cursor in list(self._cursors):
+            cursor.interrupt()
+
     def _run(self, statement: str, values: Values | dict[str, Any]) -> duckdb.DuckDBPyConnection:
         cursor = getattr(self._local, "cursor", None)
         if cursor is None:
             cursor = self._local.cursor = self._connection.cursor()
+            self._cursors.append(cursor)
         return cursor.execute(statement, values or None)

@@ -106,13 +106,13 @@ class Guard:
             return _refused("the request comes from a page of another site")
         if method not in _SAFE and (method != "POST" or origin is None):
             return _refused("only the viewer's own pages may send forms")
-        if self._access.knows(self._token(headers.get("cookie", ""))):
-            return None
         query = parse_qsl(scope["query_string"].decode("latin-1"), keep_blank_values=True)
         given = [value for name, value in query if name == TOKEN]
         if method in _SAFE and len(given) == 1 and self._access.knows(given[0]):
             rest = urlencode([(name, value) for name, value in query if name != TOKEN])
             return self._welcome(scope["path"], rest)
+        if self._access.knows(self._token(headers.get("cookie", ""))):
+            return None
         return _refused("open the link that `prefine view` has printed; it has a token")
 
     def _token(self, cookies: str) -> str:

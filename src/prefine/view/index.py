@@ -23,6 +23,7 @@ from prefine.view.loading import EVALUATED, FACTS, KEPT, LOADS, PLACES, TABLES
 
 _AT_ONCE = 8
 """Parts that are read together."""
+_PATIENCE_S = 5.0
 _LOOK_EVERY_S = 0.7
 """Between two looks at the files of a run."""
 _CONTEST_ROWS = 5_000
@@ -74,6 +75,7 @@ class PromptIndex:
         self._problems: dict[Unit, str] = {}
         self._lock = threading.Lock()
         self._idle = threading.Event()
+        self._closed = False
         self._looked = 0.0
         self._thread: threading.Thread | None = None
         self.version = 0
@@ -89,7 +91,7 @@ class PromptIndex:
             if time.monotonic() - self._looked > _LOOK_EVERY_S:
                 self._wanted = {unit: signature for unit, signature in self._files()}
                 self._looked = time.monotonic()
-            if self._work() and (self._thread is None or not self._thread.is_alive()):
+            if not self._closed and self._work() and (self._thread is None or not self._thread.is_alive()):
                 self._idle.clear()
                 self._thread = threading.Thread(target=self._read_all, daemon=True)
                 self._thread.start()
@@ -105,6 +107,17 @@ class PromptIndex:
             total = sum(map(len, self._wanted.values()))
             whole = done == total and not (self._thread is not None and self._thread.is_alive())
             return ReadState(done, total, whole, tuple(self._problems.values()))
+
+    def stop(self) -> None:
+        """Read no further."""
+        self._closed = True
+
+    def close(self) -> None:
+        """End everything that is being computed, before the process ends."""
+        self.stop()
+        self.database.interrupt()
+        if self._thread is not None:
+            self._thread.join(_PATIENCE_S)
 
     def files(self, table: str, rounds: Sequence[int] | None = None) -> list[str]:
         """The parts of a table in order, those that have been read.
@@ -191,6 +204,15 @@ class PromptIndex:
                     yield Unit(number, path, name, 0), signature
 
     def _read_all(self) -> None:
+        try:
+            self._read_changes()
+        except duckdb.InterruptException:
+            if not self._closed:
+                raise
+        finally:
+            self._idle.set()
+
+    def _read_changes(self) -> None:
         """Read what has changed; the facts are made anew ever less often on the way."""
         pause, made = 0.0, time.monotonic()
         read_number: int | None = None
@@ -200,7 +222,7 @@ class PromptIndex:
                 unit = work[0] if work else None
                 signature = self._wanted.get(unit) if unit else None
                 reading = self.version == 0 and unit is not None and read_number is not None
-            if unit is None:
+            if unit is None or self._closed:
                 break
             first_page = reading and unit.number != read_number
             if first_page or (self.version and time.monotonic() - made > pause):
@@ -210,8 +232,8 @@ class PromptIndex:
                     self._idle.set()
             read_number = unit.number
             self._read(unit, signature)
-        self._make_facts()
-        self._idle.set()
+        if not self._closed:
+            self._make_facts()
 
     def _make_facts(self) -> None:
         self.database.rows(FACTS)

@@ -14,6 +14,7 @@ from prefine.errors import DataError, PrefineError
 from prefine.records import Manifest, Usage
 from prefine.report.data import Evaluation, ReportData
 from prefine.report.outcome import Headline, headline, verdict
+from prefine.report.text import plural
 from prefine.rounds.page import RESULT as ROUNDS_RESULT
 from prefine.rounds.results import RoundsResult, cell, rate
 from prefine.run.config_changes import differing_settings, with_new_defaults
@@ -144,7 +145,8 @@ def _headline_of_parts(place: RunPlace) -> Headline | None:
         sweep = sweep_result(place.path)
         if sweep is None:
             return None
-        settings = f"{len(sweep.settings)} settings, {len(sweep.settings[0].seeds)} seeds each"
+        seeds = plural(len(sweep.settings[0].seeds), "seed")
+        settings = f"{plural(len(sweep.settings), 'setting')}, {seeds} each"
         if sweep.best_score is None:
             return Headline("unknown", settings)
         on_others = f"on prompts that have not chosen it, {with_interval(sweep.best_score)} %"

@@ -20,7 +20,7 @@ from prefine.sweep.results import hill_words, with_error, with_interval
 from prefine.view.chart_data import charts, figure
 from prefine.view.choices import choices
 from prefine.view.compared import compared
-from prefine.view.duels import graph, rows
+from prefine.view.duels import graph, ranked, rows
 from prefine.view.heat import heat
 from prefine.view.markdown import rendered
 from prefine.view.notes import LONGEST, ReaderNote
@@ -34,7 +34,7 @@ from prefine.view.overview import (
     sweep_result,
 )
 from prefine.view.places import RunPlace
-from prefine.view.prompt import read_prompt, unranked
+from prefine.view.prompt import read_prompt
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Key
 from prefine.view.viewer import Runs, Viewer
@@ -179,7 +179,6 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         return address + (("&" if "?" in address else "?") + mode if as_raw else "")
 
     names = one.names
-    ranking = one.ranking or unranked(key[1], one.judgments)
     contest = one.contest
     return {
         "crumbs": [
@@ -203,9 +202,13 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         "graph": graph(one.ranking, one.judgments, names)
         if one.ranking is not None and one.judgments
         else None,
-        "duels": rows(ranking, one.judgments, names) if one.judgments else [],
+        "duels": rows(
+            one.judgments, names=names, order=ranked(one.ranking) if one.ranking else None
+        )
+        if one.judgments
+        else [],
         "apart": changed(contest.before, contest.after) if contest else None,
-        "verdicts": rows(contest.ranking, contest.judgments, contest.names)
+        "verdicts": rows(contest.judgments, names=contest.names)
         if contest and contest.judgments
         else [],
         "heats": [(item, heat(item.tokens, item.logps, item.initial_logps)) for item in one.tokens],
@@ -227,6 +230,7 @@ def compare(viewer: Viewer, request: Request) -> Values:
     paths = [found.by_key[key].path for key in keys]
     return {
         **compared(paths, common=common),
+        "run_keys": keys,
         "crumbs": [("Runs", "/"), ("Compare", "")],
         "working": False,
     }

@@ -40,15 +40,11 @@ class RankedAnswer(NamedTuple):
 
 
 class Contest(NamedTuple):
-    """The answers before and after training, and what was said of them.
-
-    `ranking` has both answers in no order, for the table of verdicts.
-    """
+    """The answers before and after training, and what was said of them."""
 
     before: str
     after: str
     outcome: AnswerExample | None
-    ranking: Ranking
     judgments: tuple[Judgment, ...]
     cut: tuple[bool, bool]
     names: Mapping[str, str]
@@ -218,14 +214,7 @@ def _contest(
     names = {id_: id_[:_SHORT_ID] for one in judgments for id_ in _both(one)}
     names |= {one.id: "after" for _, one in after} | {one.id: "before" for _, one in before}
     cut = tuple(any(one.finish_reason == "length" for _, one in side) for side in (before, after))
-    ranking = unranked(facts["prompt_id"], judgments)
-    return Contest(*texts, outcome, ranking, judgments, (cut[0], cut[1]), names), prompt
-
-
-def unranked(prompt_id: str, judgments: Sequence[Judgment]) -> Ranking:
-    """A ranking that knows no order, of the completions that met."""
-    met = dict.fromkeys(id_ for one in judgments for id_ in _both(one))
-    return Ranking(prompt_id=prompt_id, strategy="", completions=tuple(met))
+    return Contest(*texts, outcome, judgments, (cut[0], cut[1]), names), prompt
 
 
 def _both(one: Judgment) -> tuple[str, str]:

@@ -94,8 +94,16 @@ class Viewer:
                 self._open[place] = OpenRun(place, NotesFile(notes_beside(place, runs)))
             self._open.move_to_end(place)
             while len(self._open) > _OPEN_RUNS:
-                self._open.popitem(last=False)
+                _, oldest = self._open.popitem(last=False)
+                oldest.index.stop()
             return self._open[place]
+
+    def close(self) -> None:
+        """Stop reading, before the process ends."""
+        with self._lock:
+            for run in self._open.values():
+                run.index.close()
+            self._open.clear()
 
 
 def notes_beside(place: RunPlace, runs: Runs) -> Path:
