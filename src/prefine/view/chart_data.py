@@ -42,7 +42,7 @@ class Series(Record):
     dots: bool = False
 
 
-class Band(Record):
+class ChartBand(Record):
     """An area between two curves."""
 
     name: str
@@ -50,7 +50,7 @@ class Band(Record):
     high: tuple[Point, ...]
 
 
-class Mark(Record):
+class ChartMark(Record):
     """A horizontal line at a value."""
 
     y: float
@@ -67,8 +67,8 @@ class ChartData(Record):
     x: str = "optimizer step"
     y: str = ""
     series: tuple[Series, ...]
-    bands: tuple[Band, ...] = ()
-    marks: tuple[Mark, ...] = ()
+    bands: tuple[ChartBand, ...] = ()
+    marks: tuple[ChartMark, ...] = ()
     range: tuple[float, float] | None = None
 
 
@@ -144,7 +144,7 @@ def _likelihood(data: ReportData) -> ChartData:
         for name in ("chosen", "rejected")
         if some
     )
-    band = Band(
+    band = ChartBand(
         name="80 % of chosen",
         low=values((p.step, -p.fall_high) for p in points),
         high=values((p.step, -p.fall_low) for p in points),
@@ -154,7 +154,7 @@ def _likelihood(data: ReportData) -> ChartData:
     marks = []
     delta = data.delta_per_answer
     if delta is not None and has_room(-delta, min(shown), max(shown)):
-        marks.append(Mark(y=-delta, label=f"budget {number(-delta)}"))
+        marks.append(ChartMark(y=-delta, label=f"budget {number(-delta)}"))
     return ChartData(
         title=_LIKELIHOOD,
         y="nats per answer",
@@ -203,6 +203,6 @@ def _picture(one: FigureValues, sides: Mapping[str, Mapping[int, float]]) -> Cha
             )
             for name, values in sides.items()
         ),
-        marks=(Mark(y=factor * 0.5, label=""),) if shown.name in AT_CHANCE else (),
+        marks=(ChartMark(y=factor * 0.5, label=""),) if shown.name in AT_CHANCE else (),
         range=(0.0, 100.0) if shown.whole else None,
     )

@@ -102,6 +102,11 @@ def _table(found: Sequence[tuple[str, float, float]]) -> Markup:
         )
     table = element("table", element("thead", head), element("tbody", *rows))
     region = element(
-        "div", table, class_="sideways", tabindex=0, role="region", aria_label="Values of all tokens"
+        "div",
+        table,
+        class_="sideways",
+        tabindex=0,
+        role="region",
+        aria_label="Values of all tokens",
     )
     return element("details", element("summary", "All values"), region)
