@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
+from pydantic import ValidationError
 
 from prefine.config.sections import RunConfig
+from prefine.errors import DataError
 from prefine.records import Record
 from prefine.report.data import ReportData
 from prefine.report.svg import element
@@ -91,15 +93,25 @@ def figure(chart: ChartData) -> Markup:
 def charts(run: RunView) -> list[ChartData]:
     """Return the pictures of a run's training, those of the report, as far as it has come.
 
-    Training and held-out items are on one axis.
+    Only the logs of training are read, and not what else the report shows.
 
     Raises:
-        DataError: A log is damaged.
+        DataError: A log or the configuration is damaged.
     """
-    config = RunConfig.model_validate(with_new_defaults(run.config()) | {"run_dir": run.path})
-    # Only what says how training went; the rest of the report stays unread.
+    sections = with_new_defaults(run.config()) | {"run_dir": run.path}
+    try:
+        config = RunConfig.model_validate(sections)
+    except ValidationError as error:
+        raise DataError(f"{run.path / 'config.json'}: {error}") from error
     values = training_values(config, run)
-    data = ReportData(title="", run_name="", policy="", baseline="", stages=(), **values)
+    return charts_of(ReportData(title="", run_name="", policy="", baseline="", stages=(), **values))
+
+
+def charts_of(data: ReportData) -> list[ChartData]:
+    """Return the pictures of a training, as far as it has come.
+
+    Training and held-out items are on one axis.
+    """
     if data.training:
         points, _ = binned(data.training, MOST_POINTS)
         found = [_likelihood(data)]
