@@ -380,7 +380,7 @@ class LabelledCompletion(Record):
         return content_hash("label", self.prompt.id, self.completion.id)
 
 
-class TokenLogps(Record):
+class AnswerTokens(Record):
     """Tokens of a held-out answer, with their log-probabilities [nats] before and after training.
 
     `tokens` are pieces of the answer's text; of a character that takes several tokens, the last one

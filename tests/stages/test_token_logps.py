@@ -11,7 +11,7 @@ from command import prefine
 from prefine.config.yaml import load
 from prefine.errors import DataError, Interrupted
 from prefine.models.hf.backend import HfModel
-from prefine.records import SCHEMA_VERSION, TokenLogps
+from prefine.records import SCHEMA_VERSION, AnswerTokens
 from prefine.run.folder import RunFolder
 from prefine.run.view import TOKEN_LOGPS, RunView
 from prefine.stages.pipeline import run_stage
@@ -79,7 +79,7 @@ def test_a_table_that_does_not_fit_is_named(place: Place) -> None:
         "initial_logps": [-1.0, -2.0],
     }
     with pytest.raises(ValueError, match="2 tokens, 1 and 2 log-probabilities"):
-        TokenLogps.model_validate(row)
+        AnswerTokens.model_validate(row)
     from prefine.run.tables import write_part
 
     run = place.root / "other"

@@ -15,7 +15,7 @@ from markupsafe import escape
 from playwright.sync_api import BrowserContext, Page
 
 from browser import Visit, chromium, visit
-from prefine.view.chart_data import ChartData, Mark, Series, figure
+from prefine.view.chart_data import ChartData, ChartMark, Series, figure
 
 Open = Callable[..., Any]
 MARKS = resources.files("prefine.report") / "templates" / "marks.css"
@@ -30,7 +30,7 @@ CHART = ChartData(
             name="held-out", kind="held-out", points=((0, 50.0), (50, 25.0), (100, 10.0)), dots=True
         ),
     ),
-    marks=(Mark(y=40.0, label="budget 40"),),
+    marks=(ChartMark(y=40.0, label="budget 40"),),
 )
 
 
@@ -208,7 +208,7 @@ def test_hostile_names_are_text(page: Open) -> None:
         title=text,
         y=text,
         series=(Series(name=text, points=((1, 1.0), (2, 2.0))), Series(name="b", points=())),
-        marks=(Mark(y=1.5, label=text),),
+        marks=(ChartMark(y=1.5, label=text),),
     )
     shown = page(str(figure(chart)))
     shown.locator(".chart-pane").focus()

@@ -11,6 +11,7 @@ from typing import Any
 
 from prefine.errors import ConfigError, DataError
 from prefine.records import (
+    AnswerTokens,
     Completion,
     Judgment,
     LabelledCompletion,
@@ -20,7 +21,6 @@ from prefine.records import (
     Prompt,
     Ranking,
     Score,
-    TokenLogps,
 )
 from prefine.run.manifests import read_config, read_manifests
 from prefine.run.rows import (
@@ -121,14 +121,16 @@ class RunView:
         """
         return (label_of(row) for rows in self._parts(table) for row in rows)
 
-    def token_logps(self) -> Iterator[TokenLogps]:
+    def token_logps(self) -> Iterator[AnswerTokens]:
         """Some held-out answers with their tokens' log-probabilities before and after training.
 
         There are none before training has ended, and in runs of earlier versions.
         """
         where = str(self.path / TOKEN_LOGPS)
         return (
-            parse(TokenLogps, row, where=where) for rows in self._parts(TOKEN_LOGPS) for row in rows
+            parse(AnswerTokens, row, where=where)
+            for rows in self._parts(TOKEN_LOGPS)
+            for row in rows
         )
 
     def outcomes(self) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 from prefine import chat
 from prefine.config.sections import RunConfig
-from prefine.records import TokenLogps
+from prefine.records import AnswerTokens
 from prefine.run.folder import RunFolder
 from prefine.run.tables import TableWriter
 from prefine.run.view import TOKEN_LOGPS
@@ -36,7 +36,7 @@ def write_token_logps(
 
 def _answers(
     config: RunConfig, tokenizer: chat.Tokenizer, scored: Sequence[ScoredItem]
-) -> Iterator[TokenLogps]:
+) -> Iterator[AnswerTokens]:
     """Join the values with the ids of their prompts and completions."""
     by_id = {one.item.id: one for one in scored}
     for path, kind in zip(held_out_tables(config), configured_relation(config).kinds, strict=True):
@@ -54,7 +54,7 @@ def _answers(
                 strict=True,
             )
             for answer, text, logps, initial_logps in answers:
-                yield TokenLogps(
+                yield AnswerTokens(
                     prompt_id=answer.prompt.id,
                     completion_id=answer.completion.id,
                     item_id=record.id,

@@ -4,8 +4,10 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 
 from markupsafe import Markup
+from pydantic import ValidationError
 
 from prefine.config.sections import RunConfig
+from prefine.errors import DataError
 from prefine.records import Record
 from prefine.report.data import ReportData
 from prefine.report.svg import element
@@ -42,7 +44,7 @@ class Series(Record):
     dots: bool = False
 
 
-class Band(Record):
+class ChartBand(Record):
     """An area between two curves."""
 
     name: str
@@ -50,7 +52,7 @@ class Band(Record):
     high: tuple[Point, ...]
 
 
-class Mark(Record):
+class ChartMark(Record):
     """A horizontal line at a value."""
 
     y: float
@@ -67,8 +69,8 @@ class ChartData(Record):
     x: str = "optimizer step"
     y: str = ""
     series: tuple[Series, ...]
-    bands: tuple[Band, ...] = ()
-    marks: tuple[Mark, ...] = ()
+    bands: tuple[ChartBand, ...] = ()
+    marks: tuple[ChartMark, ...] = ()
     range: tuple[float, float] | None = None
 
 
@@ -91,15 +93,25 @@ def figure(chart: ChartData) -> Markup:
 def charts(run: RunView) -> list[ChartData]:
     """Return the pictures of a run's training, those of the report, as far as it has come.
 
-    Training and held-out items are on one axis.
+    Only the logs of training are read, and not what else the report shows.
 
     Raises:
-        DataError: A log is damaged.
+        DataError: A log or the configuration is damaged.
     """
-    config = RunConfig.model_validate(with_new_defaults(run.config()) | {"run_dir": run.path})
-    # Only what says how training went; the rest of the report stays unread.
+    sections = with_new_defaults(run.config()) | {"run_dir": run.path}
+    try:
+        config = RunConfig.model_validate(sections)
+    except ValidationError as error:
+        raise DataError(f"{run.path / 'config.json'}: {error}") from error
     values = training_values(config, run)
-    data = ReportData(title="", run_name="", policy="", baseline="", stages=(), **values)
+    return charts_of(ReportData(title="", run_name="", policy="", baseline="", stages=(), **values))
+
+
+def charts_of(data: ReportData) -> list[ChartData]:
+    """Return the pictures of a training, as far as it has come.
+
+    Training and held-out items are on one axis.
+    """
     if data.training:
         points, _ = binned(data.training, MOST_POINTS)
         found = [_likelihood(data)]
@@ -144,7 +156,7 @@ def _likelihood(data: ReportData) -> ChartData:
         for name in ("chosen", "rejected")
         if some
     )
-    band = Band(
+    band = ChartBand(
         name="80 % of chosen",
         low=values((p.step, -p.fall_high) for p in points),
         high=values((p.step, -p.fall_low) for p in points),
@@ -154,7 +166,7 @@ def _likelihood(data: ReportData) -> ChartData:
     marks = []
     delta = data.delta_per_answer
     if delta is not None and has_room(-delta, min(shown), max(shown)):
-        marks.append(Mark(y=-delta, label=f"budget {number(-delta)}"))
+        marks.append(ChartMark(y=-delta, label=f"budget {number(-delta)}"))
     return ChartData(
         title=_LIKELIHOOD,
         y="nats per answer",
@@ -203,6 +215,6 @@ def _picture(one: FigureValues, sides: Mapping[str, Mapping[int, float]]) -> Cha
             )
             for name, values in sides.items()
         ),
-        marks=(Mark(y=factor * 0.5, label=""),) if shown.name in AT_CHANCE else (),
+        marks=(ChartMark(y=factor * 0.5, label=""),) if shown.name in AT_CHANCE else (),
         range=(0.0, 100.0) if shown.whole else None,
     )

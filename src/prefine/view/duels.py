@@ -17,7 +17,7 @@ _MOST_LABELS = 14
 """Of more duels, the numbers would hide each other; the table has them."""
 
 
-class Verdict(NamedTuple):
+class ShownVerdict(NamedTuple):
     """One verdict on a duel.
 
     Attributes:
@@ -54,7 +54,7 @@ class DuelRow(NamedTuple):
     p: float | None
     disagrees: bool
     failed: int
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ShownVerdict, ...]
 
     @property
     def words(self) -> list[tuple[str, str]]:
@@ -90,13 +90,13 @@ def rows(
         order: The completions best first; by default as they are named.
     """
     place = {id_: number for number, id_ in enumerate(names if order is None else order)}
-    found: dict[tuple[str, str], list[Verdict]] = {}
+    found: dict[tuple[str, str], list[ShownVerdict]] = {}
     for one in judgments:
         first, second = one.comparison.first, one.comparison.second
         if first in place and second in place:
             better, worse = sorted((first, second), key=place.__getitem__)
             shown = names[first], names[second]
-            said = Verdict(shown, one.p_first, one.judge, one.raw_text or one.error or "")
+            said = ShownVerdict(shown, one.p_first, one.judge, one.raw_text or one.error or "")
             found.setdefault((better, worse), []).append(said)
     pairs = sorted(found, key=lambda pair: (place[pair[0]], place[pair[1]]))
     return [_row(names[first], names[second], found[first, second]) for first, second in pairs]
@@ -153,7 +153,7 @@ def _judged(duel: DuelRecord, prompt_id: str) -> Judgment:
     return Judgment(comparison=comparison, judge="", p_first=duel.p_first, error=error)
 
 
-def _row(first: str, second: str, verdicts: Sequence[Verdict]) -> DuelRow:
+def _row(first: str, second: str, verdicts: Sequence[ShownVerdict]) -> DuelRow:
     forward = [v.p_first for v in verdicts if v.shown[0] == first and v.p_first is not None]
     backward = [1 - v.p_first for v in verdicts if v.shown[0] != first and v.p_first is not None]
     orders = [fmean(each) if each else None for each in (forward, backward)]
