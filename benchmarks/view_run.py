@@ -1,4 +1,4 @@
-"""A run folder of any size for `benchmarks/view.py`, written by prefine's own records and writer."""
+"""A run folder of any size for `benchmarks/view.py`, by prefine's own records and writer."""
 
 import json
 import random
@@ -27,9 +27,10 @@ from prefine.run.tables import part_path, shard_key, write_part
 from prefine.stages.shards import SHARD
 
 RARE = "xylograph"
-"""A word that stands in one answer of a thousand prompts, and in nothing else."""
+"""A word in one answer to every thousandth prompt, and nowhere else."""
 NOWHERE = "quokkaless"
-_SYLLABLES = "ba ce di fo gu ha je ki lo mu na pe ri so tu va we xi yo zu".split()
+_LETTERS = "bacedifoguhajekilomunaperisotuvawexiyozu"
+_SYLLABLES = [_LETTERS[i : i + 2] for i in range(0, len(_LETTERS), 2)]
 _SOURCES = ("chat", "code", "maths", "stories")
 _FINISHED = ("stop",) * 9 + ("length",)
 _STAGES = ("sample", "rank", "pair", "train", "evaluate")

@@ -1,4 +1,4 @@
-"""What the filters of a list of prompts offer: only what there is."""
+"""The values that filters of a list of prompts offer: only what there is."""
 
 from typing import Any
 

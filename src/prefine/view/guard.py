@@ -1,4 +1,4 @@
-"""Who may ask the viewer, and what its pages may do: checked before any page is made."""
+"""The guard of the viewer: refuses strangers, and forbids pages what they do not need."""
 
 import hmac
 import secrets
@@ -50,7 +50,7 @@ class Access(NamedTuple):
 
     @property
     def hosts(self) -> frozenset[str]:
-        """What the header Host may be; under any other name a page is somebody else's."""
+        """The values that the header Host may have; a page of any other name is another's."""
         return frozenset({f"127.0.0.1:{self.port}", f"localhost:{self.port}"})
 
     @property

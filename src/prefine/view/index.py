@@ -1,4 +1,4 @@
-"""What is known of each prompt of a run, read once for each state of its files.
+"""An index of the prompts of a run: facts of each, read once for each state of its files.
 
 Facts are read by a thread of their own, some parts at a time: a page shows what has been read so
 far. Nothing is written; where the files change, what has changed is read again.
@@ -35,7 +35,7 @@ Signature = tuple[tuple[str, int, int], ...]
 
 
 class ReadState(NamedTuple):
-    """How far the files have been read; `whole` once the facts have everything that there is."""
+    """The progress of reading files; `whole` once the facts have everything that there is."""
 
     parts_read: int
     parts: int
@@ -91,7 +91,8 @@ class PromptIndex:
             if time.monotonic() - self._looked > _LOOK_EVERY_S:
                 self._wanted = {unit: signature for unit, signature in self._files()}
                 self._looked = time.monotonic()
-            if not self._closed and self._work() and (self._thread is None or not self._thread.is_alive()):
+            idle = self._thread is None or not self._thread.is_alive()
+            if idle and self._work() and not self._closed:
                 self._idle.clear()
                 self._thread = threading.Thread(target=self._read_all, daemon=True)
                 self._thread.start()

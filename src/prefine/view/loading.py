@@ -1,4 +1,4 @@
-"""What is kept of the tables of a run: a row for each prompt, part by part, by SQL alone."""
+"""Load what is kept of the tables of a run: a row for each prompt, part by part, by SQL alone."""
 
 from typing import NamedTuple
 
@@ -110,7 +110,7 @@ GROUP BY prefine_prompt_id
 
 
 class TableLoad(NamedTuple):
-    """How a table of the run folder is read.
+    """The way in which a table of the run folder is read.
 
     Attributes:
         folder: Its folder below the run.

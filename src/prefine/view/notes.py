@@ -22,7 +22,7 @@ LONGEST = 20_000
 
 
 class ReaderNote(Record):
-    """What a reader says of a prompt: a flag, a note, both or, when taken back, neither."""
+    """A reader's word on a prompt: a flag, a note, both or, when taken back, neither."""
 
     schema_version: int = SCHEMA_VERSION
     prompt_id: str

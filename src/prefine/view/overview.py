@@ -1,4 +1,4 @@
-"""What the list of runs and the page of one say: headline, status, settings, cost, failures."""
+"""The facts of runs for their list and pages: headline, status, settings, cost, failures."""
 
 import json
 import time
@@ -212,7 +212,7 @@ def _headline(view: RunView, manifests: Mapping[str, Manifest]) -> Headline:
 
 
 def read_report(path: Path) -> ReportData:
-    """What the report of a run shows, of a finished run or one that works.
+    """Return what the report of a run shows, of a finished run or one that works.
 
     Raises:
         PrefineError: A file is damaged.

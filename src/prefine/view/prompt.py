@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from prefine.records import (
+    AnswerTokens,
     Completion,
     Judgment,
     LabelledCompletion,
@@ -15,7 +16,6 @@ from prefine.records import (
     Prompt,
     Ranking,
     Score,
-    TokenLogps,
 )
 from prefine.report.data import OUTCOMES, AnswerExample
 from prefine.run.rows import completion_of, judgment_of, label_of, list_of, pair_of, ranking_of
@@ -62,7 +62,7 @@ class PromptRead(NamedTuple):
     lists: tuple[tuple[str, PreferenceList], ...]
     labels: tuple[tuple[str, LabelledCompletion], ...]
     contest: Contest | None
-    tokens: tuple[TokenLogps, ...]
+    tokens: tuple[AnswerTokens, ...]
 
     @property
     def names(self) -> dict[str, str]:
@@ -142,7 +142,7 @@ def _roles(
     lists: Sequence[tuple[str, PreferenceList]],
     labels: Sequence[tuple[str, LabelledCompletion]],
 ) -> dict[str, list[str]]:
-    """What answers are in the items that were made, by id."""
+    """The roles of answers in the items that were made, by id."""
     roles: dict[str, list[str]] = {}
     for _, pair in pairs:
         for name, one in (("chosen", pair.chosen), ("rejected", pair.rejected)):

@@ -1,4 +1,4 @@
-"""What a list of prompts shows: filters and order as a link states them, and their SQL."""
+"""Queries for lists of prompts: filters and order as a link states them, and their SQL."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -114,7 +114,7 @@ class PromptQuery(NamedTuple):
 
     @property
     def filters(self) -> int:
-        """How many filters are set, the search not counted."""
+        """The number of filters that are set, the search not counted."""
         plain = PromptQuery()
         shown = ("q", "scope", "sort", "down", "page")
         return sum(

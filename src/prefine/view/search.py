@@ -81,7 +81,7 @@ class Beside(NamedTuple):
     total: int | None
 
 
-class _Chunk(NamedTuple):
+class _FileGroup(NamedTuple):
     """Files that are searched together, and the statement for them.
 
     `first` is the place of the first prompt that they can have.
@@ -94,11 +94,11 @@ class _Chunk(NamedTuple):
     statements: tuple[str, ...]
 
 
-class _Search:
+class _WordSearch:
     """A word, what it was looked for in, and the prompts that have it."""
 
     def __init__(self) -> None:
-        self.looked: set[_Chunk] = set()
+        self.looked: set[_FileGroup] = set()
         self.hits: set[Key] = set()
 
 
@@ -113,7 +113,7 @@ class Searches:
         self.index = index
         self.notes_version = 0
         """Grows when a note is taken, which may change what a list has."""
-        self._searches: OrderedDict[tuple[str, str, int], _Search] = OrderedDict()
+        self._searches: OrderedDict[tuple[str, str, int], _WordSearch] = OrderedDict()
         self._lists: OrderedDict[tuple[object, ...], list[tuple[Key, Place]]] = OrderedDict()
         self._lock = threading.Lock()
 
@@ -206,18 +206,18 @@ class Searches:
             size = min(2 * size, _MOST_CHUNKS)
         return [key for key, _ in candidates if key in search.hits], True
 
-    def _search(self, query: PromptQuery) -> _Search:
+    def _search(self, query: PromptQuery) -> _WordSearch:
         with self._lock:
             name = (query.q.lower(), query.scope, self.index.version)
-            found = self._searches.setdefault(name, _Search())
+            found = self._searches.setdefault(name, _WordSearch())
             self._searches.move_to_end(name)
             while len(self._searches) > _KEPT_SEARCHES:
                 self._searches.popitem(last=False)
             return found
 
-    def _look(self, search: _Search, word: str, chunks: Sequence[_Chunk]) -> None:
+    def _look(self, search: _WordSearch, word: str, chunks: Sequence[_FileGroup]) -> None:
         """Look for a word in files, those with the same statements in one go."""
-        alike: dict[tuple[int, tuple[str, ...]], list[_Chunk]] = {}
+        alike: dict[tuple[int, tuple[str, ...]], list[_FileGroup]] = {}
         for chunk in chunks:
             alike.setdefault((chunk.round, chunk.statements), []).append(chunk)
         for (number, statements), same in alike.items():
@@ -229,8 +229,8 @@ class Searches:
             with self._lock:
                 search.looked.update(same)
 
-    def _chunks(self, query: PromptQuery) -> tuple[list[_Chunk], bool]:
-        """What to search, and True if its files are in the order of the prompts."""
+    def _chunks(self, query: PromptQuery) -> tuple[list[_FileGroup], bool]:
+        """The files to search, and True if they are in the order of the prompts."""
         rounds = None if query.round is None else [query.round]
         if query.scope == "judge":
             tables: dict[str, tuple[str, ...]] = dict.fromkeys(_JUDGED, (_IN_VERDICTS,))
@@ -252,9 +252,9 @@ class Searches:
 
     def _files(
         self, tables: dict[str, tuple[str, ...]], rounds: Sequence[int] | None
-    ) -> list[_Chunk]:
+    ) -> list[_FileGroup]:
         chunks = []
         for table, statements in tables.items():
             for first, number, files in self.index.chunks(table, rounds):
-                chunks.append(_Chunk((number, first), table, files, number, statements))
+                chunks.append(_FileGroup((number, first), table, files, number, statements))
         return sorted(chunks)
