@@ -47,6 +47,9 @@ def runs(viewer: Viewer, request: Request) -> Values:
     """The list of runs."""
     del request
     found = viewer.runs()
+    if len(found.places) == 1:
+        # It is what will be opened next, so its facts are begun to be read.
+        viewer.open(found.places[0], found).index.look(wait_s=0)
     lines = run_lines(found.places)
     return {
         "crumbs": [("Runs", "")],
