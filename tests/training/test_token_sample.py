@@ -17,6 +17,7 @@ from prefine.losses.points.kto import kto
 from prefine.losses.protocol import LossFunction
 from prefine.training.forward.token_values import ItemTokens, TokenValues
 from prefine.training.loop import train
+from prefine.training.relations.lists import TokenizedList
 from prefine.training.token_sample import MOST_ANSWERS, ScoredItem, TokenSample
 
 HELD_OUT = tiny.examples(5, seed=1)
@@ -107,6 +108,18 @@ def test_a_resumed_training_has_the_same_values(tmp_path: Path) -> None:
 
 def test_nothing_is_held_out(tmp_path: Path) -> None:
     assert _train(tmp_path, held_out=())[0] == []
+
+
+def test_a_list_that_is_longer_than_what_is_kept(tmp_path: Path) -> None:
+    completions = tuple((3 + n % 30, 3 + n // 30, 1) for n in range(MOST_ANSWERS + 1))
+    ranks = tuple(range(1, len(completions) + 1))
+    long = TokenizedList(
+        "long", (5, 6), completions, ranks, scores=None, places=tuple(range(len(completions)))
+    )
+    case = {"loss": list_mle, "examples": tiny.lists()}
+    assert _train(tmp_path / "alone", held_out=[long], **case)[0] == []
+    found, _ = _train(tmp_path / "beside", held_out=[long, *tiny.lists(2, seed=1)], **case)
+    assert [one.item.id for one in found] == ["list-0", "list-1"]
 
 
 def test_at_most_so_many_answers_whatever_their_order() -> None:

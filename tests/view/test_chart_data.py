@@ -115,6 +115,23 @@ def test_labels_have_training_and_held_out_on_one_axis(tmp_path: Path) -> None:
     ]
 
 
+def test_several_kinds_have_pictures_of_each(tmp_path: Path) -> None:
+    kinds = {"pairs": {"loss": 0.5, "accuracy": 0.75}, "labels": {"loss": 0.25}}
+    row = {"loss": 0.5, "margin": 0.25, "items": 4, "kinds": kinds}
+    losses = {"loss": {"pairs": {"name": "dpo"}, "labels": {"name": "kto"}}}
+    run = _run(tmp_path / "run", _steps(2, row), [row | {"step": 0}, row | {"step": 2}], losses)
+    found = _by_title(charts(run))
+    assert list(found) == [
+        "Loss",
+        "Pairs: Loss",
+        "Pairs: Accuracy: chosen over rejected",
+        "Labels: Loss",
+    ]
+    training, held_out = found["Pairs: Accuracy: chosen over rejected"].series
+    assert training.points == ((1, 75.0), (2, 75.0))
+    assert held_out.points == ((0, 75.0), (2, 75.0))
+
+
 def test_a_run_before_training_has_no_picture(tmp_path: Path) -> None:
     assert charts(_run(tmp_path / "run", [], [])) == []
     # One step is no curve yet, but the main picture is begun.

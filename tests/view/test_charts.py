@@ -230,6 +230,29 @@ def test_figures_that_came_later_and_no_figure_twice(page: Open) -> None:
     assert shown.locator("figure").count() == shown.locator(".chart-pane").count() == 2
 
 
+def test_a_figure_that_is_loaded_anew_is_as_the_reader_left_it(page: Open) -> None:
+    shown = page(str(figure(CHART)))
+    shown.get_by_role("button", name="held-out").click()
+    shown.locator("input").evaluate(
+        "slider => { slider.value = 0.5; slider.dispatchEvent(new Event('input')); }"
+    )
+    shown.locator(".chart-pane").focus()
+    shown.keyboard.press("+")
+    ticks = _ticks(shown)
+    shown.evaluate(
+        "() => { const old = document.querySelector('figure'); const now = old.cloneNode(false);"
+        " now.classList.remove('drawn'); old.replaceWith(now);"
+        " document.dispatchEvent(new CustomEvent('prefine:replaced')); }"
+    )
+    assert _ticks(shown) == ticks and max(ticks) < 100
+    assert shown.locator("input").input_value() == "0.5"
+    pressed = [one.get_attribute("aria-pressed") for one in shown.locator(".chart-toggle").all()]
+    assert pressed == ["true", "false"]
+    assert shown.locator("path.line.held-out").count() == 0
+    shown.get_by_role("button", name="Show all steps of: Loss").click()
+    assert _ticks(shown)[-1] == 100
+
+
 @pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (420, "dark")])
 def test_room_and_accessibility(page: Open, width: int, scheme: str) -> None:
     shown = page(str(figure(CHART)), width=width, scheme=scheme)

@@ -447,7 +447,7 @@ class TrainingRun:
         logps = table.join(score_completions(self.forward, measured.examples), table.totals())
         sample = None if self.held_out is None else self.held_out.sample
         # The processes that only follow have no `on_tokens`, and score with the first one.
-        if processes.agree(on_tokens is not None) and sample is not None:
+        if processes.agree(on_tokens is not None) and sample is not None and sample.items:
             scored = sample.score(self.forward)
             if on_tokens is not None:
                 on_tokens(scored)

@@ -45,7 +45,7 @@ class TokenSample:
         """Choose from some items, given the values of all of them.
 
         The choice depends on the items' ids alone, so that trainings that hold out the same items
-        keep the same ones.
+        keep the same ones. An item with more answers than are kept is never chosen.
         """
         by_hash = sorted(range(len(items)), key=lambda i: content_hash("tokens", items[i].id))
         chosen: list[int] = []
@@ -56,7 +56,8 @@ class TokenSample:
                 chosen.append(index)
                 room -= answers
         chosen.sort()
-        return cls([items[index] for index in chosen], initial.rows(torch.tensor(chosen)))
+        indices = torch.tensor(chosen, dtype=torch.long)
+        return cls([items[index] for index in chosen], initial.rows(indices))
 
     def score(self, forward: Forward) -> list[ScoredItem]:
         """Score the items' tokens once more; every process has to call it.

@@ -14,6 +14,7 @@
   const SVG = "http://www.w3.org/2000/svg";
   const MARGIN = { top: 24, right: 12, bottom: 34, left: 52 };
   const HEIGHT = 240;
+  const kept = new Map(); // what the reader has set, by title, for pages that load figures anew
   let charts = 0;
 
   // --- Small things ------------------------------------------------------------------------------
@@ -91,6 +92,7 @@
       this.drag = null; // where dragging began
       this.id = `chart-${(charts += 1)}`;
       this.build();
+      this.restore(kept.get(data.title));
       this.listen();
       this.draw();
     }
@@ -98,6 +100,7 @@
     build() {
       const { title } = this.data;
       this.controls = make("div", { class: "chart-controls" });
+      this.toggles = [];
       if (this.series.length > 1) {
         for (const one of this.series) {
           const button = make("button", {
@@ -110,6 +113,7 @@
             this.draw();
           });
           this.controls.append(button);
+          this.toggles.push(button);
         }
       }
       const label = make("label", { class: "chart-smooth" }, "Smoothing ");
@@ -130,6 +134,19 @@
       this.pane.append(this.svg);
       this.figure.querySelector(".chart-end")?.setAttribute("hidden", "");
       this.figure.append(this.controls, this.pane, this.readout);
+    }
+
+    // As the reader has left the picture that this one replaces.
+    restore(before) {
+      if (!before) return;
+      this.amount = before.amount;
+      this.slider.value = String(before.amount);
+      if (before.view) this.view = before.view;
+      this.reset.hidden = this.view === this.whole;
+      this.series.forEach((one, index) => {
+        one.hidden = before.hidden.includes(one.name);
+        this.toggles[index]?.setAttribute("aria-pressed", String(!one.hidden));
+      });
     }
 
     summary() {
@@ -313,6 +330,11 @@
 
     draw(event) {
       const { width, svg } = this;
+      kept.set(this.data.title, {
+        amount: this.amount,
+        view: this.view === this.whole ? null : this.view,
+        hidden: this.series.filter((one) => one.hidden).map((one) => one.name),
+      });
       for (const one of this.series) one.drawn = smoothed(one.points, this.amount, this.distance);
       const [low, high] = this.extent();
       const x = (step) => MARGIN.left +
@@ -406,5 +428,6 @@
   }
 
   window.prefineCharts = { enhance };
+  document.addEventListener("prefine:replaced", () => enhance());
   enhance();
 })();
