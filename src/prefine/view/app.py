@@ -56,6 +56,9 @@ def make_app(viewer: Viewer, access: Access) -> ASGIApp:
     environment.globals["text"] = text
 
     def page(template: str, values: Page) -> Callable[[Request], Response]:
+        # Compiled now, and not while somebody waits for a page.
+        environment.get_template(template)
+
         def answer(request: Request) -> Response:
             return _render(environment, template, values(viewer, request))
 
