@@ -83,7 +83,8 @@ def make_app(viewer: Viewer, access: Access) -> ASGIApp:
         exception_handlers={
             PrefineError: problem,
             HTTPException: problem,
-            duckdb.Error: problem,
+            duckdb.IOException: problem,
+            duckdb.InvalidInputException: problem,
             OSError: problem,
         },
     )

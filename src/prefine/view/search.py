@@ -17,9 +17,8 @@ PAGE = 50
 """Prompts of a page."""
 Key: TypeAlias = tuple[int, str]
 """A prompt: its round and its id."""
-Place: TypeAlias = tuple[int, int]
 _KEPT_SEARCHES, _KEPT_LISTS = 8, 3
-_MOST_CHUNKS = 16
+_MOST_CHUNKS = 8
 """Chunks that are searched together at most; one at first, for the first hits."""
 
 _IN_ANSWERS = "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(text), $q)"
@@ -54,7 +53,7 @@ _ANSWERED = ("completions", "evaluation/trained", "evaluation/baseline")
 _ITEMS = {"pairs": _IN_PAIRS, "lists": _IN_LISTS, "labels": _IN_LABELS}
 
 
-_PATIENCE_S = 0.3
+_PATIENCE_S = 0.2
 """So long a page waits for more hits than it has."""
 
 
@@ -114,7 +113,7 @@ class Searches:
         self.notes_version = 0
         """Grows when a note is taken, which may change what a list has."""
         self._searches: OrderedDict[tuple[str, str, int], _WordSearch] = OrderedDict()
-        self._lists: OrderedDict[tuple[object, ...], list[tuple[Key, Place]]] = OrderedDict()
+        self._lists: OrderedDict[tuple[object, ...], list[tuple[int, str, int]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def page(self, query: PromptQuery) -> Found:
@@ -135,10 +134,9 @@ class Searches:
 
     def beside(self, query: PromptQuery, key: Key) -> Beside:
         """The prompts before and after one in the list."""
-        if query.q:
-            keys, whole = self._hits(query, 0, until=key)
-        else:
-            keys, whole = [one for one, _ in self._candidates(query)], True
+        if not query.q:
+            return self._beside(query, key)
+        keys, whole = self._hits(query, 0, until=key)
         total = len(keys) if whole else None
         if key not in keys:
             return Beside(None, keys[0] if keys else None, None, total)
@@ -146,8 +144,24 @@ class Searches:
         after = keys[at + 1] if at + 1 < len(keys) else None
         return Beside(keys[at - 1] if at else None, after, at + 1, total)
 
-    def _candidates(self, query: PromptQuery) -> list[tuple[Key, Place]]:
-        """The prompts that pass the filters, in order."""
+    def _beside(self, query: PromptQuery, key: Key) -> Beside:
+        """The same without a search."""
+        where, values = query.condition()
+        found = self.index.database.rows(
+            "WITH list AS (SELECT round, prompt_id, "
+            f"row_number() OVER (ORDER BY {query.order()}) AS nth, count(*) OVER () AS total "
+            f"FROM facts WHERE {where}), here AS (SELECT coalesce(max(nth), 0) AS here FROM list "
+            "WHERE round = $here_round AND prompt_id = $here_prompt) "
+            "SELECT round, prompt_id, nth, here, total FROM list, here "
+            "WHERE nth BETWEEN here - 1 AND here + 1",
+            {**values, "here_round": key[0], "here_prompt": key[1]},
+        )
+        keys = {nth: (number, prompt) for number, prompt, nth, _, _ in found}
+        here, total = found[0][-2:] if found else (0, 0)
+        return Beside(keys.get(here - 1), keys.get(here + 1), here or None, total)
+
+    def _candidates(self, query: PromptQuery) -> list[tuple[int, str, int]]:
+        """The prompts that pass the filters, in order: round, id and place of each."""
         plain = query._replace(q="", scope="", page=1)
         state = (plain, self.index.version, self.notes_version)
         with self._lock:
@@ -155,16 +169,15 @@ class Searches:
                 self._lists.move_to_end(state)
                 return self._lists[state]
         where, values = query.condition()
-        rows = self.index.database.rows(
+        found: Any = self.index.database.rows(
             f"SELECT round, prompt_id, place FROM facts WHERE {where} ORDER BY {query.order()}",
             values,
         )
-        found = [((number, prompt), (number, place)) for number, prompt, place in rows]
         with self._lock:
             self._lists[state] = found
             while len(self._lists) > _KEPT_LISTS:
                 self._lists.popitem(last=False)
-        return found
+        return found  # type: ignore[no-any-return]
 
     def _rows(self, keys: Sequence[Key]) -> list[dict[str, Any]]:
         found = self.index.database.dicts(
@@ -192,19 +205,27 @@ class Searches:
         # In the order of the run, hits in the first parts are the first hits.
         stepwise = in_order and query.sort == "run"
         size, deadline = 1, time.monotonic() + _PATIENCE_S
+        hits: list[Key] = []
+        settled = 0
         while left:
-            if stepwise:
-                first = left[0].first
-                hits = [k for k, place in candidates if place < first and k in search.hits]
-                beyond = until is not None and until in hits and hits[-1] != until
-                late = time.monotonic() > deadline and len(hits) > enough - PAGE - 1
-                if beyond or (until is None and (len(hits) >= enough or late)):
-                    return hits, False
+            first = left[0].first
+            while stepwise and settled < len(candidates):
+                number, prompt, place = candidates[settled]
+                if (number, place) >= first:
+                    break
+                if (number, prompt) in search.hits:
+                    hits.append((number, prompt))
+                settled += 1
+            late = time.monotonic() > deadline and len(hits) > enough - PAGE - 1
+            beyond = bool(hits) and until != hits[-1] and until in hits
+            if beyond or (until is None and (len(hits) >= enough or late)):
+                return hits, False
             step = left[:size] if stepwise else left
             left = left[len(step) :]
             self._look(search, query.q, step)
             size = min(2 * size, _MOST_CHUNKS)
-        return [key for key, _ in candidates if key in search.hits], True
+        rest = ((number, prompt) for number, prompt, _ in candidates[settled:])
+        return hits + [key for key in rest if key in search.hits], True
 
     def _search(self, query: PromptQuery) -> _WordSearch:
         with self._lock:
