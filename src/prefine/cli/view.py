@@ -1,7 +1,6 @@
 """The command `view`: runs in a browser of this machine, read-only."""
 
 import signal
-import webbrowser
 from pathlib import Path
 from typing import Annotated
 
@@ -61,6 +60,8 @@ def view(
         typer.echo(access.url)
         typer.echo("This link opens the viewer, from this machine; Ctrl-C ends it.", err=True)
         if open_:
+            import webbrowser
+
             webbrowser.open(access.url)
 
     # uvicorn raises a signal again once it has ended; after that there is nothing left to do.

@@ -4,7 +4,7 @@ import json
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from pydantic import ValidationError
 
@@ -32,6 +32,7 @@ _PLACES = ("run_dir", "lineage")
 """Settings that say where a run lies, and differ between any two."""
 _MOST_REASONS = 12
 R = TypeVar("R", RoundsResult, SweepResult)
+_State: TypeAlias = tuple[tuple[int, int], ...]
 
 
 class SettingChange(NamedTuple):
@@ -70,17 +71,45 @@ class FailureReason(NamedTuple):
     words: str
 
 
-def run_lines(places: Sequence[RunPlace]) -> list[RunLine]:
-    """A line for each run, round and trial, in order."""
-    lines: list[RunLine] = []
-    for place in places:
-        lines.append(_line(place, None if place.kind != "run" else _before(lines, place)))
-        previous = None
-        for part in place.parts:
-            line = _line(part, previous)
-            lines.append(line)
-            previous = line
-    return lines
+class RunLines:
+    """The lines of runs, kept as long as their small files are as they were."""
+
+    def __init__(self) -> None:
+        self._known: dict[tuple[RunPlace, RunPlace | None], tuple[_State, RunLine]] = {}
+
+    def of(self, places: Sequence[RunPlace]) -> list[RunLine]:
+        """Return a line for each run, round and trial, in order."""
+        lines: list[RunLine] = []
+        for place in places:
+            lines.append(self._line(place, None if place.kind != "run" else _before(lines, place)))
+            previous = None
+            for part in place.parts:
+                previous = self._line(part, previous)
+                lines.append(previous)
+        return lines
+
+    def _line(self, place: RunPlace, neighbour: RunLine | None) -> RunLine:
+        if place.kind != "run":
+            return _line(place, neighbour)
+        others = neighbour.place if neighbour is not None else None
+        state = _state(place.path) + (_state(others.path) if others is not None else ())
+        known = self._known.get((place, others))
+        if known is None or known[0] != state or known[1].working:
+            known = self._known[place, others] = state, _line(place, neighbour)
+        return known[1]
+
+
+def _state(path: Path) -> _State:
+    """The times and sizes of the files that a line is made of."""
+    found = []
+    for name in ("config.json", "manifest.json", "metrics.json"):
+        try:
+            state = (path / name).stat()
+        except FileNotFoundError:
+            found.append((0, 0))
+        else:
+            found.append((state.st_mtime_ns, state.st_size))
+    return tuple(found)
 
 
 def _before(lines: Sequence[RunLine], place: RunPlace) -> RunLine | None:
@@ -218,8 +247,11 @@ def read_report(path: Path) -> ReportData:
         PrefineError: A file is damaged.
     """
     view = RunView(path)
-    config = RunConfig.model_validate({**with_new_defaults(view.config()), "run_dir": str(path)})
-    return report_data(config, view)
+    values = {**with_new_defaults(view.config()), "run_dir": str(path)}
+    try:
+        return report_data(RunConfig.model_validate(values), view)
+    except ValueError as error:
+        raise DataError(f"{path}: damaged, or of another version ({error})") from error
 
 
 def rounds_result(path: Path) -> RoundsResult | None:

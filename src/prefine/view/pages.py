@@ -29,7 +29,6 @@ from prefine.view.overview import (
     is_working,
     read_report,
     rounds_result,
-    run_lines,
     setting_changes,
     sweep_result,
 )
@@ -50,7 +49,7 @@ def runs(viewer: Viewer, request: Request) -> Values:
     if len(found.places) == 1:
         # It is what will be opened next, so its facts are begun to be read.
         viewer.open(found.places[0], found).index.look(wait_s=0)
-    lines = run_lines(found.places)
+    lines = viewer.lines.of(found.places)
     return {
         "crumbs": [("Runs", "")],
         "lines": lines,
@@ -66,7 +65,7 @@ def run(viewer: Viewer, request: Request) -> Values:
     values: Values = {
         "crumbs": _crumbs(place, found),
         "place": place,
-        "parts": run_lines(place.parts) if place.parts else [],
+        "parts": viewer.lines.of(place.parts) if place.parts else [],
         "shown_value": _shown_value,
         "working": False,
         "data": None,

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from prefine.view.index import PromptIndex, ReadState
 from prefine.view.notes import NotesFile, ReaderNote
+from prefine.view.overview import RunLines
 from prefine.view.places import RunPlace, every, find_places
 from prefine.view.search import Searches
 
@@ -79,6 +80,7 @@ class Viewer:
 
     def __init__(self, roots: Sequence[Path]) -> None:
         self.roots = [root.resolve() for root in roots]
+        self.lines = RunLines()
         self._open: OrderedDict[RunPlace, OpenRun] = OrderedDict()
         self._lock = threading.Lock()
 
