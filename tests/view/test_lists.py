@@ -7,9 +7,12 @@ from typing import Any
 
 import pytest
 
+from prefine.errors import ConfigError
 from prefine.records import Completion, Judgment, Prompt
 from prefine.run.view import RunView
+from prefine.view import places
 from prefine.view.index import PromptIndex
+from prefine.view.places import find_places
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Searches
 from view_place import small_run, view_run
@@ -252,3 +255,26 @@ def again(searches: Searches) -> Searches:
     while not searches.index.look().whole:
         pass
     return searches
+
+
+def test_runs_are_found_below_a_folder_and_links_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b/c", "walk/round-01", "walk/round-02", "sweep/trial-x", "a/model/inner"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    for name in ("walk", ".hidden"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "b" / "circle").symlink_to(tmp_path)
+    found = find_places([tmp_path, tmp_path / "a"])
+    assert [(one.name, one.kind, [part.name for part in one.parts]) for one in found] == [
+        ("a", "run", []),
+        ("b/c", "run", []),
+        ("sweep", "sweep", ["sweep/trial-x"]),
+        ("walk", "rounds", ["walk/round-01", "walk/round-02"]),
+    ]
+    assert [folder[0] for folder in found[-1].folders] == [1, 2]
+    monkeypatch.setattr(places, "_MOST_FOLDERS", 3)
+    with pytest.raises(ConfigError, match="more than 3 folders here"):
+        find_places([tmp_path])

@@ -55,6 +55,7 @@ def view(
     listening = listen(port)
     access = Access.new(listening.getsockname()[1])
     viewer = Viewer(roots)
+    viewer.runs()
 
     def ready() -> None:
         typer.echo(access.url)

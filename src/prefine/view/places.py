@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator, Sequence
+from itertools import count
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -11,6 +12,7 @@ from prefine.rounds.page import RESULT as ROUNDS_RESULT
 
 _DEEPEST = 5
 """Folders below a named one in which runs are looked for."""
+_MOST_FOLDERS = 20_000
 _CONFIG = "config.json"
 _NO_RUNS_IN = frozenset({"journal", "checkpoints", "model", "evaluation", "trackers", "reference"})
 """Folders of a run that hold many files and no run."""
@@ -53,11 +55,15 @@ class RunPlace(NamedTuple):
 
 
 def find_places(roots: Sequence[Path]) -> list[RunPlace]:
-    """The runs under folders, those of one folder together and in the order of their names."""
+    """The runs under folders, those of one folder together and in the order of their names.
+
+    Raises:
+        ConfigError: There are too many folders to look through.
+    """
     found: dict[Path, RunPlace] = {}
     for root in roots:
         base = root.resolve()
-        for path in _run_folders(base, _DEEPEST):
+        for path in _run_folders(base, _DEEPEST, count()):
             if path not in found:
                 found[path] = _place(path, base)
     return list(found.values())
@@ -79,14 +85,18 @@ def every(places: Sequence[RunPlace]) -> Iterator[RunPlace]:
         yield from place.parts
 
 
-def _run_folders(folder: Path, depth: int) -> Iterator[Path]:
+def _run_folders(folder: Path, depth: int, looked: Iterator[int]) -> Iterator[Path]:
+    if next(looked) > _MOST_FOLDERS:
+        raise ConfigError(
+            f"{folder}: more than {_MOST_FOLDERS:,} folders here; name the folder of runs"
+        )
     inner = _subfolders(folder)
     if _is_run(folder) or any(path.name.startswith(_TRIAL) and _is_run(path) for path in inner):
         yield folder
         return
     if depth:
         for path in inner:
-            yield from _run_folders(path, depth - 1)
+            yield from _run_folders(path, depth - 1, looked)
 
 
 def _subfolders(folder: Path) -> list[Path]:

@@ -1,6 +1,7 @@
 """The state of a viewer: the runs that it shows, and what it has read of them."""
 
 import threading
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from prefine.view.overview import RunLines
 from prefine.view.places import RunPlace, every, find_places
 from prefine.view.search import Searches
 
+_LOOKING_SHARE = 5
+"""Looking for runs takes at most a sixth of the time."""
 _OPEN_RUNS = 2
 """Runs whose facts are kept in memory."""
 
@@ -83,11 +86,24 @@ class Viewer:
         self.lines = RunLines()
         self._open: OrderedDict[RunPlace, OpenRun] = OrderedDict()
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
+        self._look_again = 0.0
+        self._runs = Runs([], {})
 
     def runs(self) -> Runs:
-        """The runs that there are now."""
-        places = find_places(self.roots)
-        return Runs(places, {place.key: place for place in every(places)})
+        """The runs that there are now, or were a moment ago where looking takes long.
+
+        Raises:
+            ConfigError: There are too many folders to look through.
+        """
+        with self._looking:
+            began = time.monotonic()
+            if began >= self._look_again:
+                places = find_places(self.roots)
+                self._runs = Runs(places, {place.key: place for place in every(places)})
+                ended = time.monotonic()
+                self._look_again = ended + _LOOKING_SHARE * (ended - began)
+            return self._runs
 
     def open(self, place: RunPlace, runs: Runs) -> OpenRun:
         """A run with its facts, which are begun to be read on its first use."""
