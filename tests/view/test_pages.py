@@ -192,8 +192,11 @@ def test_notes_stand_beside_the_run_and_are_exported(asked: Asked, runs: Path) -
     link = read(asked, f"/run/{key}/prompts?use=trained").links(data_row="")[0]
     prompt_id = link.split("/prompt/0/")[1].split("?")[0]
     form = {"prompt_id": prompt_id, "round": "0", "query": "?use=trained"}
+    raw = {"as": "raw"}
     answer = asked.post(f"/run/{key}/note", flag="1", note="<b>odd\r\nverdict</b> ü", **form)
     assert (answer.status, answer.headers["location"]) == (303, link)
+    answer = asked.post(f"/run/{key}/note", flag="1", note="<b>odd\nverdict</b> ü", **form, **raw)
+    assert answer.headers["location"] == f"{link}&as=raw"
     page = asked.get(link)
     assert "&lt;b&gt;odd\nverdict&lt;/b&gt; ü</textarea>" in page.text
     assert "checked" in page.text
@@ -214,7 +217,7 @@ def test_notes_stand_beside_the_run_and_are_exported(asked: Asked, runs: Path) -
     assert asked.get(f"/run/{key}/prompts?noted=1").status == 200
     assert asked.post(f"/run/{key}/note", note="", **form).status == 303
     assert asked.get(f"/run/{key}/notes.jsonl").text == ""
-    assert len(file.read_bytes().splitlines()) == 2
+    assert len(file.read_bytes().splitlines()) == 3
     assert "0 prompts" in read(asked, f"/run/{key}/prompts?flagged=1").text
 
 

@@ -172,13 +172,12 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         raise HTTPException(404, "this run has no such prompt, or it has not been read yet")
     beside = open_run.searches.beside(query, key)
     suffix = query.link(page=1)
-    mode = "as=raw"
 
     def link(other: Key | None, *, as_raw: bool = raw) -> str:
         if other is None:
             return ""
         address = _prompt_link(place, other, suffix)
-        return address + (("&" if "?" in address else "?") + mode if as_raw else "")
+        return _as_raw(address) if as_raw else address
 
     names = one.names
     contest = one.contest
@@ -277,7 +276,8 @@ def take_note(viewer: Viewer, key: str, form: Mapping[str, str]) -> str:
     )
     open_run.notes.add(note)
     query = PromptQuery.of(dict(parse_qsl(form.get("query", "").removeprefix("?"))))
-    return _prompt_link(place, (int(number), prompt_id), query.link(page=1))
+    address = _prompt_link(place, (int(number), prompt_id), query.link(page=1))
+    return _as_raw(address) if form.get("as") == "raw" else address
 
 
 def _place(viewer: Viewer, request: Request) -> tuple[RunPlace, Runs]:
@@ -315,6 +315,10 @@ def _neighbour(place: RunPlace, found: Runs) -> RunPlace | None:
 
 def _prompt_link(place: RunPlace, key: Key, suffix: str) -> str:
     return f"/run/{place.key}/prompt/{key[0]}/{quote(key[1], safe='')}{suffix}"
+
+
+def _as_raw(address: str) -> str:
+    return f"{address}{'&' if '?' in address else '?'}as=raw"
 
 
 def _selector(place: RunPlace) -> str:
