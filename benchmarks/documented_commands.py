@@ -74,6 +74,8 @@ CHANGES = [
     # Fifteen trainings of two minutes.
     Change("docs/sweeps.md", r"^prefine sweep \S+$", instead=rf"\g<0> {SMALL}"),
     Change("docs/rounds.md", r"^prefine run \S+$", instead=rf"\g<0> {SMALL}"),
+    # A server ends by itself there.
+    Change("docs/view.md", r"^prefine view runs$", instead="prefine view . --stop-after 1"),
     Change("*", r"^PYTHONPATH=configs", instead="PYTHONPATH=configs:$PYTHONPATH"),
     # There is no GPU: two processes share the CPU.
     Change(

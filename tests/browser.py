@@ -26,8 +26,12 @@ FLAGS = [
 
 
 @contextmanager
-def chromium() -> Iterator[BrowserContext]:
-    """A running headless browser, closed at the end; the test is skipped where there is none."""
+def chromium(*, offline: bool = True) -> Iterator[BrowserContext]:
+    """A running headless browser, closed at the end; the test is skipped where there is none.
+
+    Args:
+        offline: Without any network; a page of a server on this machine needs False.
+    """
     executable = next((path for name in NAMES if (path := shutil.which(name))), None)
     if executable is None:
         pytest.skip("chromium is not installed")
@@ -36,7 +40,7 @@ def chromium() -> Iterator[BrowserContext]:
         sync_playwright() as playwright,
     ):
         context = playwright.chromium.launch_persistent_context(
-            profile, executable_path=executable, headless=True, args=FLAGS, offline=True
+            profile, executable_path=executable, headless=True, args=FLAGS, offline=offline
         )
         try:
             yield context

@@ -58,7 +58,7 @@ FLOORS = {
         "metrics",
     ),
     2: ("calls", "models", "judging", "bridging", "run", "data", "training", "suites"),
-    3: ("playground", "report", "stages", "rounds", "sweep", "compare", "annotate"),
+    3: ("playground", "report", "stages", "rounds", "sweep", "compare", "view", "annotate"),
     4: ("api", "cli", "trl", "__main__"),
 }
 WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")

@@ -1,6 +1,6 @@
 """Messages to token ids: what is read, what is scored, and what ends a turn."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -220,3 +220,29 @@ def test_the_hash_is_of_how_text_becomes_ids() -> None:
     extended = chat_tokenizers.chatml()
     extended.add_tokens(["new"])
     assert chat.tokenizer_hash(extended) != own
+
+
+class _Bytes:
+    """Decodes each id as a byte, and drops a space at the beginning, as SentencePiece does."""
+
+    def decode(self, token_ids: list[int], **options: Any) -> str:
+        return bytes(token_ids).decode("utf-8", "replace").removeprefix(" ")
+
+
+@pytest.mark.parametrize(
+    ("text", "pieces"),
+    [
+        (" a b", ["", "a", " ", "b"]),
+        ("é→x", ["", "é", "", "", "→", "x"]),
+        ("x\ufffdy", ["x", "", "", "", "\ufffdy"]),
+        ("", []),
+    ],
+)
+def test_pieces_make_up_the_text(text: str, pieces: list[str]) -> None:
+    found = chat.pieces(cast(Any, _Bytes()), list(text.encode()))
+    assert found == pieces
+    assert "".join(found) == text.removeprefix(" ")
+
+
+def test_pieces_of_half_a_character() -> None:
+    assert chat.pieces(cast(Any, _Bytes()), [0x61, 0xC3]) == ["a", "\ufffd"]

@@ -8,6 +8,7 @@ import hashlib
 import inspect
 import json
 import re
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any, Protocol
 
@@ -342,6 +343,26 @@ def tokenizer_hash(tokenizer: Any) -> str:
         ]
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def pieces(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[str]:
+    """The text of each token, so that all together are the text of all, special tokens included.
+
+    Of a character that takes several tokens, the last one has it and the others are empty.
+    """
+    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    found: list[str] = []
+    # Each text is read behind the one before it, as some tokenizers drop a space at the beginning.
+    before = begun = 0
+    for end in range(1, len(token_ids) + 1):
+        known = str(tokenizer.decode(list(token_ids[before:begun]), **options))
+        text = str(tokenizer.decode(list(token_ids[before:end]), **options))
+        if text.endswith("\ufffd") and end < len(token_ids):
+            found.append("")
+            continue
+        found.append(text[len(known) :])
+        before, begun = begun, end
+    return found
 
 
 def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:

@@ -398,6 +398,33 @@ class LabelledCompletion(Record):
         return content_hash("label", self.prompt.id, self.completion.id)
 
 
+class AnswerTokens(Record):
+    """Tokens of a held-out answer, with their log-probabilities [nats] before and after training.
+
+    `tokens` are pieces of the answer's text; of a character that takes several tokens, the last one
+    has it and the others are empty. `initial_logps` are those of the policy at step 0 of this
+    training, `logps` those of the trained one. `item_id` is the pair, list or label that the answer
+    is in, `role` its name there: "chosen", "rejected", "completion 1", "completion".
+    """
+
+    prompt_id: str
+    completion_id: str
+    item_id: str
+    role: str
+    tokens: tuple[str, ...]
+    logps: tuple[Finite, ...]
+    initial_logps: tuple[Finite, ...]
+
+    @model_validator(mode="after")
+    def _same_length(self) -> Self:
+        if not len(self.tokens) == len(self.logps) == len(self.initial_logps):
+            raise ValueError(
+                f"{len(self.tokens)} tokens, {len(self.logps)} and {len(self.initial_logps)} "
+                "log-probabilities"
+            )
+        return self
+
+
 class MetricValue(Record):
     """A number with its uncertainty and its unit: "%", "nats", "tokens", … or "".
 

@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from command import prefine
+from prefine.config.sections import RunConfig
 from prefine.config.yaml import load
 from prefine.run.view import RunView
 from prefine.stages.anchors import automatic_budget, read_anchors
+from prefine.stages.budget import budget_of
 from prefine.stages.training_inputs import trainable
 from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
 
@@ -215,3 +217,16 @@ def test_too_few_pairs_are_refused_with_their_number(place: Place) -> None:
     found = prefine("run", "run.yaml")
     assert found.code == DATA
     assert "needs 64 in each; there are 50 and 50" in found.err
+
+
+@pytest.mark.parametrize("delta", [1.5, 2])
+@pytest.mark.parametrize("per", [{}, {"per": "token"}])
+def test_a_plain_budget_is_read_without_its_module(delta: float, per: dict[str, str]) -> None:
+    options = {"name": "budget", "delta": delta, **per}
+    config = RunConfig.model_validate(
+        {"run_dir": "run", "policy": "model", "pairs": "p.jsonl", "train": {"regularizer": options}}
+    )
+    resolved = config.train.regularizer.resolve("regularizer", where="train.regularizer").keywords
+    found = budget_of(config)
+    assert found is not None
+    assert (found.delta, found.per) == (resolved["delta"], resolved["per"])

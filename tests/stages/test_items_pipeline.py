@@ -59,6 +59,16 @@ def metrics() -> dict[str, float]:
     }
 
 
+def assert_tokens_are_kept(answers: dict[str, str]) -> set[str]:
+    """The kept tokens are the texts of held-out answers, given by id; what they are called."""
+    kept = list(RunView(Path("run")).token_logps())
+    assert {one.completion_id for one in kept} == answers.keys()
+    for one in kept:
+        text = "".join(one.tokens)
+        assert text.startswith(answers[one.completion_id]) and len(one.logps) > 1
+    return {one.role for one in kept}
+
+
 def test_rankings_become_lists_that_are_trained_on_and_evaluated(items: Place) -> None:
     items.change({"train.regularizer": GONE, **TRAINED, "train.loss": {"name": "list_mle"}})
     items.change({"rank.strategy": {"name": "merge"}, "pair.selector": {"name": "lists"}})
@@ -75,6 +85,9 @@ def test_rankings_become_lists_that_are_trained_on_and_evaluated(items: Place) -
     assert 0 <= metrics()["reward_ranking_accuracy"] <= 100
     # One list: ranked as it should be, or not.
     assert metrics()["list_ranking_accuracy"] in (0, 100)
+    held_out = RunView(Path("run")).lists("heldout_lists")
+    answers = {answer.id: answer.text for one in held_out for answer in one.completions}
+    assert assert_tokens_are_kept(answers) == {"completion 1", "completion 2", "completion 3"}
     page = Path("run/report.html").read_text()
     assert "Trained on lists." in page and "Ranking accuracy: comparisons of a list" in page
     card = Path("run/model/README.md").read_text()
@@ -100,6 +113,9 @@ def test_rankings_become_labelled_answers_whose_auc_is_measured(items: Place) ->
     assert [row["step"] for row in held_out] == [0, 2, 4]
     assert all(0 <= row["auc"] <= 1 for row in held_out)
     assert metrics()["reward_auc"] == pytest.approx(100 * held_out[-1]["auc"], abs=1e-9)
+    unseen = RunView(Path("run")).labels("heldout_labels")
+    answers = {one.completion.id: one.completion.text for one in unseen}
+    assert assert_tokens_are_kept(answers) == {"completion"}
     page = Path("run/report.html").read_text()
     assert "Trained on labels." in page and "AUC" in page
     shown = re.findall(r'<h3>Answer (\d) <span class="tag">(\w+)</span>', page)

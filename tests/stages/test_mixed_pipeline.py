@@ -11,6 +11,7 @@ from test_items_pipeline import QUIET, REPLAY, contents, good_labels, good_lists
 
 from command import prefine, start
 from other_tokens import save_with_other_tokens
+from prefine.run.view import RunView
 from run_place import CONFIG, GONE, OK, Place, jsonl
 
 LOSSES = {"pairs": "dpo", "lists": "list_mle", "labels": {"name": "kto", "z0": 0.1}}
@@ -60,6 +61,8 @@ def test_three_kinds_are_trained_on_evaluated_and_reported(items: Place) -> None
     assert [row["step"] for row in held_out] == [0, 2, 4]
     assert held_out[-1]["kinds"]["lists"]["lists"] == 2
     assert held_out[-1]["kinds"]["pairs"]["fall_se"] is not None
+    roles = [one.role for one in RunView(Path("run")).token_logps()]
+    assert {"chosen", "rejected", "completion 1", "completion 2", "completion"} <= {*roles}
     metrics = {one["name"] for one in json.loads(Path("run/metrics.json").read_text())["metrics"]}
     assert {"reward_accuracy", "reward_ranking_accuracy", "label_accuracy"} <= metrics
     page = Path("run/report.html").read_text()

@@ -1,5 +1,6 @@
 """Trainings of the tiny model, by one process or by two."""
 
+import json
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ from prefine.training.distributed.processes import check_same_weights, divide_la
 from prefine.training.loop import train
 from prefine.training.relations.pair_rows import StepRow
 from prefine.training.relations.pairs import TokenizedPair
+from prefine.training.token_sample import ScoredItem
 
 STOPS_AFTER = 4
 
@@ -83,13 +85,23 @@ def sharded_trainings(rank: int, folder: Path) -> None:
     """Trainings with divided layers."""
     for name, case in SHARDED.items():
         divide_layers(name != "local")
-        trained = training(folder / f"sharded-{name}", **case)
+        tokens = partial(_keep, folder / f"sharded-{name}-tokens.json") if rank == 0 else None
+        trained = training(folder / f"sharded-{name}", **case, on_tokens=tokens)
         assert not any(isinstance(module, FSDPModule) for module in trained.modules())
         save_file(tiny.weights(trained), folder / f"sharded-{name}-{rank}.safetensors")
     stopped(folder / "sharded-then-one", asks=rank == 1)
     resumed = training(folder / "one-then-sharded")
     save_file(tiny.weights(resumed), folder / f"one-then-sharded-{rank}.safetensors")
     divide_layers(None)
+
+
+def _keep(path: Path, found: list[ScoredItem]) -> None:
+    path.write_text(json.dumps(values_of(found)), encoding="utf-8")
+
+
+def values_of(found: list[ScoredItem]) -> list[Any]:
+    """Id, values after training and values before, of each item."""
+    return [[one.item.id, one.logps, one.initial_logps] for one in found]
 
 
 def trainings(rank: int, folder: Path) -> None:

@@ -109,6 +109,7 @@ def test_the_judge_gives_the_rewards_of_training(items: Place, saved: str) -> No
     assert final["margin"] == pytest.approx(float(margin.mean()), abs=1e-4)
     assert final["reward"] == pytest.approx(float(found.mean()), abs=1e-4)
     assert final["brier"] == pytest.approx(float((1 - margin.sigmoid()).square().mean()), abs=1e-4)
+    assert not Path("run/heldout_tokens").exists(), "a reward is of an answer, not of its tokens"
     first, *_, last = rows("train_log.jsonl")
     assert last["loss"] < first["loss"] and first["tokens"] == 4
     evaluated = rows("eval_log.jsonl")

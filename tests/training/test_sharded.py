@@ -4,23 +4,26 @@ is whole.
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import tiny_training as tiny
 import torch
 from architectures import ATTENTION_ONLY, FLOAT32_ONLY
-from loop_processes import SHARDED, STOPS_AFTER, training
+from loop_processes import SHARDED, STOPS_AFTER, training, values_of
 from safetensors.torch import load_file
 from test_loop_processes import assert_close, rows
 
 from prefine.training import checkpoints
+from prefine.training.token_sample import ScoredItem
 
 
 @pytest.mark.parametrize("name", SHARDED)
 def test_divided_layers_have_the_weights_of_one_process(
     two_processes: Path, tmp_path: Path, name: str
 ) -> None:
-    expected = tiny.weights(training(tmp_path, **SHARDED[name]))
+    scored: list[ScoredItem] = []
+    expected = tiny.weights(training(tmp_path, **SHARDED[name], on_tokens=scored.extend))
     first, second = (
         load_file(two_processes / f"sharded-{name}-{rank}.safetensors") for rank in range(2)
     )
@@ -37,6 +40,18 @@ def test_divided_layers_have_the_weights_of_one_process(
         for at in (two_processes / f"sharded-{name}", tmp_path)
     )
     assert final["final"] == pytest.approx(alone["final"], rel=1e-9, abs=1e-11)
+    kept = two_processes / f"sharded-{name}-tokens.json"
+    assert kept.is_file() == bool(scored) == ("held_out" in SHARDED[name])
+    if scored:
+        assert_same_tokens(json.loads(kept.read_text(encoding="utf-8")), values_of(scored))
+
+
+def assert_same_tokens(found: Any, expected: Any) -> None:
+    assert len(found) == len(expected) == 4
+    for one, other in zip(found, expected, strict=True):
+        assert one[0] == other[0]
+        for values, plain in zip(one[1] + one[2], other[1] + other[2], strict=True):
+            assert values == pytest.approx(plain, rel=1e-9)
 
 
 @pytest.mark.parametrize("name", ATTENTION_ONLY)

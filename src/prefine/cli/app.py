@@ -20,6 +20,7 @@ from prefine.cli.openmp import choose_waiting
 from prefine.cli.options import without_flag_types
 from prefine.cli.processes import leave
 from prefine.cli.sweep import sweep
+from prefine.cli.view import view
 from prefine.errors import Interrupted
 
 app = typer.Typer(
@@ -36,6 +37,7 @@ stages.evaluate_app.command("annotations")(tools.evaluate_annotations)
 app.command()(sweep)
 app.command()(compare)
 app.command()(annotate)
+app.command()(view)
 app.command("import")(tools.import_data)
 app.command()(tools.simulate)
 app.command()(tools.losses)

@@ -22,7 +22,7 @@ _ROW, _TOP = 30, 14
 """Pixels of a run in the picture of a score, and above the first."""
 
 
-class _RunCurve(NamedTuple):
+class RunCurve(NamedTuple):
     """A figure of the logs: its picture's title, its name there, its unit."""
 
     title: str
@@ -31,13 +31,13 @@ class _RunCurve(NamedTuple):
     form: Callable[[float], str] = number
 
 
-_FIGURES = (
-    _RunCurve("Fall of the chosen answers", "fall", "nats", partial(number, signed=True)),
-    _RunCurve("Loss", "loss", ""),
-    _RunCurve("Accuracy: chosen over rejected", "accuracy", "%"),
-    _RunCurve("Ranking accuracy: comparisons of a list", "ranking_accuracy", "%"),
-    _RunCurve("AUC: good over bad answers", "auc", "%"),
-    _RunCurve("Margin", "margin", "nats"),
+FIGURES = (
+    RunCurve("Fall of the chosen answers", "fall", "nats", partial(number, signed=True)),
+    RunCurve("Loss", "loss", ""),
+    RunCurve("Accuracy: chosen over rejected", "accuracy", "%"),
+    RunCurve("Ranking accuracy: comparisons of a list", "ranking_accuracy", "%"),
+    RunCurve("AUC: good over bad answers", "auc", "%"),
+    RunCurve("Margin", "margin", "nats"),
 )
 
 
@@ -69,10 +69,10 @@ def page(found: RunComparison, runs: Sequence[RunRead]) -> str:
         verdict_text=verdict_text,
         shown_value=shown_value,
         kind=kind,
-        scores=[(score, _score(score, found.evaluated)) for score in found.scores],
+        scores=[(score, score_picture(score, found.evaluated)) for score in found.scores],
         training=list(_curves(runs)),
         losses_differ=any(row.path.startswith("train.loss") for row in found.settings),
-        apart=[(one, _sides(one, found.evaluated)) for one in found.furthest_apart],
+        apart=[(one, sides_of(one, found.evaluated)) for one in found.furthest_apart],
     )
 
 
@@ -83,10 +83,10 @@ def kind(letter: str) -> str:
 
 def _curves(runs: Sequence[RunRead]) -> Iterator[RunPicture]:
     """Yield two pictures for each figure, on one axis: of training, and of held-out items."""
-    for drawn in _FIGURES:
+    for drawn in FIGURES:
         logs = {
-            "training": [(run, _binned(_points(run.train_log, drawn.name))) for run in runs],
-            "held-out": [(run, _thinned(_points(run.eval_log, drawn.name))) for run in runs],
+            "training": [(run, _binned(points_of(run.train_log, drawn.name))) for run in runs],
+            "held-out": [(run, _thinned(points_of(run.eval_log, drawn.name))) for run in runs],
         }
         shown = {
             where: [(run, points) for run, points in each if len(points) > 1]
@@ -107,7 +107,7 @@ def _curves(runs: Sequence[RunRead]) -> Iterator[RunPicture]:
 
 def _chart(
     title: str,
-    drawn: _RunCurve,
+    drawn: RunCurve,
     each: Sequence[tuple[RunRead, Mapping[int, float]]],
     axis: Scale,
     factor: int,
@@ -135,7 +135,7 @@ def _percent(value: float) -> str:
     return share_text(value / 100)
 
 
-def _points(log: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
+def points_of(log: Sequence[Mapping[str, Any]], name: str) -> dict[int, float]:
     """The finite values of a figure by step."""
     return {
         row["step"]: float(value)
@@ -160,7 +160,7 @@ def _thinned(points: Mapping[int, float]) -> dict[int, float]:
     return {step: points[step] for step in kept}
 
 
-def _score(score: ComparedScore, letters: Sequence[str]) -> Markup:
+def score_picture(score: ComparedScore, letters: Sequence[str]) -> Markup:
     """Draw the mean of each run with its interval, one below the other."""
     ends = [end for one in score.values for end in one.interval or (one.value, one.value)]
     around = Scale.around(ends)
@@ -188,7 +188,7 @@ def _score(score: ComparedScore, letters: Sequence[str]) -> Markup:
     )
 
 
-def _sides(one: PromptApart, letters: Sequence[str]) -> list[ApartSide]:
+def sides_of(one: PromptApart, letters: Sequence[str]) -> list[ApartSide]:
     """Return the answers with the words marked that the first one, or the other one, lacks."""
     first = one.answers[0]
     pieces = [changed_words(first, other)[1] for other in one.answers]

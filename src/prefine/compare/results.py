@@ -190,17 +190,29 @@ def _compared(run: RunRead) -> ComparedRun:
 
 def _shared(runs: Sequence[RunRead], notes: list[str], *, common: bool) -> list[str]:
     """The ids of the prompts that all runs have, in the first run's order."""
-    ids = [prompt for prompt in runs[0].outcomes if all(prompt in run.outcomes for run in runs)]
-    if all(len(run.outcomes) == len(ids) for run in runs):
-        return ids
-    sizes = ", ".join(f"{run.letter} ({run.path}) has {len(run.outcomes)}" for run in runs)
-    said = f"the runs have different evaluation prompts: {sizes}; all share {len(ids)}"
-    if not common:
-        these = "on these alone" if len(ids) > 1 else "settings and curves, without differences"
-        remedy = f"--common compares {these}"
-        raise DataError(f"{said}; {remedy}")
-    notes.append(said)
+    ids = _common(runs)
+    if said := differing_prompts(runs):
+        if not common:
+            these = "on these alone" if len(ids) > 1 else "settings and curves, without differences"
+            raise DataError(f"{said}; --common compares {these}")
+        notes.append(said)
     return ids
+
+
+def differing_prompts(runs: Sequence[RunRead]) -> str:
+    """Say in which evaluation prompts the evaluated runs differ, and what is common; or ""."""
+    evaluated = [run for run in runs if run.outcomes]
+    shared = len(_common(evaluated))
+    if all(len(run.outcomes) == shared for run in evaluated):
+        return ""
+    sizes = ", ".join(f"{run.letter} ({run.path}) has {len(run.outcomes)}" for run in evaluated)
+    return f"the runs have different evaluation prompts: {sizes}; all share {shared}"
+
+
+def _common(runs: Sequence[RunRead]) -> list[str]:
+    """The ids of the prompts that all runs have, in the first run's order."""
+    found = next((run.outcomes for run in runs), {})
+    return [prompt for prompt in found if all(prompt in run.outcomes for run in runs)]
 
 
 def _scores(

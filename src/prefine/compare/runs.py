@@ -38,10 +38,18 @@ class RunRead(NamedTuple):
     @property
     def status(self) -> str:
         """The last stage that began, and whether it has ended."""
-        if not self.manifests:
-            return "no stage has begun"
-        name, manifest = list(self.manifests.items())[-1]
-        return "ended" if name == "report" and manifest.complete else _words(name, manifest)
+        return status_words(self.manifests)
+
+
+def status_words(manifests: Mapping[str, Manifest]) -> str:
+    """Return the last stage that began, and whether it has ended."""
+    if not manifests:
+        return "no stage has begun"
+    name, manifest = list(manifests.items())[-1]
+    if manifest.complete:
+        return "ended" if name == "report" else f"{name} has ended"
+    stopped = f", stopped: {manifest.stopped_by}" if manifest.stopped_by else ""
+    return f"{name} has not ended{stopped}"
 
 
 def read_runs(paths: Sequence[Path]) -> tuple[RunRead, ...]:
@@ -126,10 +134,3 @@ def _at(config: Mapping[str, Any], *names: str) -> Any:
 def _such(folders: Sequence[Path]) -> str:
     shown = " ".join(str(folder) for folder in folders[:3])
     return f": {shown}{' …' if len(folders) > 3 else ''}"
-
-
-def _words(name: str, manifest: Manifest) -> str:
-    if manifest.complete:
-        return f"{name} has ended"
-    stopped = f", stopped: {manifest.stopped_by}" if manifest.stopped_by else ""
-    return f"{name} has not ended{stopped}"

@@ -6,7 +6,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from statistics import fmean
 from typing import TypeVar
 
-from prefine.losses.token_diff import difference_marks
+from prefine.losses.token_diff import Differences, difference_marks
 from prefine.report.data import AnswerExample
 
 T = TypeVar("T")
@@ -14,8 +14,8 @@ WIN, LOSS = "largest win", "largest loss"
 DISAGREEMENT, RANDOM = "judge against gold", "random"
 
 # Of longer texts, or of texts that share less, marks would say nothing.
-_MOST_WORDS, _FEWEST_SHARED = 2_000, 0.4
-_WORD = re.compile(r"\s+|\w+|[^\w\s]")
+MOST_WORDS, _FEWEST_SHARED = 2_000, 0.4
+WORD = re.compile(r"\s+|\w+|[^\w\s]")
 
 
 def choose_examples(
@@ -93,17 +93,21 @@ def _disagree(one: AnswerExample) -> bool:
     return gold is not None and round(gold, 6) * _lean(one) < 0
 
 
-def changed_words(before: str, after: str) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
+def changed_words(
+    before: str, after: str, *, differences: Differences = "difflib"
+) -> tuple[list[tuple[str, bool]], list[tuple[str, bool]]]:
     """Return both texts in pieces, each True where the other text does not have the same words.
 
-    Nothing is marked in long texts and in texts that share few words.
+    Nothing is marked in long texts and in texts that share few words. "levenshtein" takes the same
+    time for texts of one length, "difflib" much longer where words are repeated and few are in
+    their place.
     """
-    sides = _WORD.findall(before), _WORD.findall(after)
+    sides = WORD.findall(before), WORD.findall(after)
     numbers: dict[str, int] = {}
     ids = [[numbers.setdefault(word, len(numbers)) for word in words] for words in sides]
-    if not all(sides) or max(map(len, sides)) > _MOST_WORDS:
+    if not all(sides) or max(map(len, sides)) > MOST_WORDS:
         return _whole(before), _whole(after)
-    marks = difference_marks(ids[1], ids[0])[::-1]
+    marks = difference_marks(ids[1], ids[0], differences=differences)[::-1]
     shared = sum(
         not mark and not word.isspace() for word, mark in zip(sides[0], marks[0], strict=True)
     )

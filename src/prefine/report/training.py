@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from statistics import fmean
+from types import MappingProxyType
 from typing import Literal, NamedTuple, TypeVar
 
 from markupsafe import Markup
@@ -36,7 +37,7 @@ _ALARMS = {
     "diffusion": "probability leaked away from the likeliest tokens",
     "turn": "the entropy of the likeliest tokens had risen and turned",
 }
-_AT_CHANCE = ("accuracy", "ranking_accuracy", "auc")
+AT_CHANCE = ("accuracy", "ranking_accuracy", "auc")
 
 
 class Figure(NamedTuple):
@@ -52,6 +53,14 @@ class Figure(NamedTuple):
     whole: bool = False
 
 
+class FigureValues(NamedTuple):
+    """The values of a figure by training step, and those on held-out items."""
+
+    figure: Figure
+    known: Mapping[int, float]
+    held_out: Mapping[int, float] = MappingProxyType({})
+
+
 def _share(title: str, name: str) -> Figure:
     return Figure(title, name, "%", share_text, whole=True)
 
@@ -59,14 +68,14 @@ def _share(title: str, name: str) -> Figure:
 _ACCURACY = _share("Accuracy: chosen over rejected", "accuracy")
 _MARGIN, _LOSS = Figure("Margin", "margin", "nats", number), Figure("Loss", "loss", "", number)
 _GRADIENT_NORM = Figure("Gradient norm", "grad_norm", "", number)
-_CHARTS = (
+CHARTS = (
     _share("Share of pairs beyond the budget", "beyond_delta"),
     _ACCURACY,
     _MARGIN,
     _LOSS,
     _GRADIENT_NORM,
 )
-_HELD_OUT_CHARTS = (
+HELD_OUT_CHARTS = (
     Figure("Entropy among likely tokens", "top_entropy_renormalised", "nats", number),
     Figure("Probability of likely tokens", "top_mass", "%", partial(share_text, decimals=1)),
 )
@@ -134,9 +143,7 @@ def training(data: ReportData) -> CurveSection | None:
     """Return the section on training, if there was any."""
     if not data.training:
         return None
-    # Of more steps than a picture has room for, bins of consecutive ones are averaged.
-    size = math.ceil(len(data.training) / MAX_POINTS)
-    points = [_mean(data.training[i : i + size]) for i in range(0, len(data.training), size)]
+    points, size = binned(data.training, MAX_POINTS)
     delta = data.delta_per_answer
     unseen = _thinned(data.evaluations)
     main, shown = _likelihood(points, delta, unseen)
@@ -151,8 +158,8 @@ def training(data: ReportData) -> CurveSection | None:
     columns = _columns(points)
     return CurveSection(
         finding=_finding(data),
-        charts=_charts(points, _CHARTS, data.trained, unseen)
-        + _charts(_thinned(data.budget_points), _budget_charts(data.delta_per)),
+        charts=_charts(points, CHARTS, data.trained, unseen)
+        + _charts(_thinned(data.budget_points), budget_charts(data.delta_per)),
         header=["step", *columns],
         table=[[number(p.step, 0), *(form(p) for form in columns.values())] for p in points],
         note=" ".join(notes),
@@ -161,11 +168,18 @@ def training(data: ReportData) -> CurveSection | None:
     )
 
 
-def _budget_charts(per: BudgetPer) -> tuple[Figure, ...]:
+def budget_charts(per: BudgetPer) -> tuple[Figure, ...]:
+    """Return the figures of a controller that sets the weight of a budget."""
     return (
         Figure("Fall of the controller’s probe", "fall", fall_unit(per), number),
         Figure("Weight of the budget", "regularizer_weight", "", number),
     )
+
+
+def binned(points: Sequence[TrainPoint], most: int) -> tuple[list[TrainPoint], int]:
+    """Return at most so many points, each the mean of consecutive steps, and of how many."""
+    size = max(1, math.ceil(len(points) / most))
+    return [_mean(points[i : i + size]) for i in range(0, len(points), size)], size
 
 
 def _mean(points: Sequence[TrainPoint]) -> TrainPoint:
@@ -284,7 +298,7 @@ def _likelihood(
         f"{_signed(rejected.values[-1])} nats"
     )
     rule = None
-    if delta is not None and low - 2 * (high - low) <= -delta <= high + 1:
+    if delta is not None and has_room(-delta, low, high):
         values.append(-delta)
         rule = ReferenceLine(f"budget {number(-delta, signed=delta < 0)}", "budget", -delta)
         label += f", budget line at {number(-delta)} nats"
@@ -301,6 +315,11 @@ def _likelihood(
     return drawn, rule is not None
 
 
+def has_room(line: float, low: float, high: float) -> bool:
+    """Return True if a line is so near to the values that a picture of both shows both."""
+    return low - 2 * (high - low) <= line <= high + 1
+
+
 def _charts(
     points: Sequence[TrainPoint | EvaluationPoint | BudgetPoint],
     figures: Sequence[Figure],
@@ -315,25 +334,33 @@ def _charts(
     other number is given for the same thing; else the last point's.
     """
     charts = []
+    for one in figure_values(points, figures, unseen):
+        title, last, drawn = _chart(one)
+        measured = getattr(end, one.figure.name, None)
+        charts.append((title, last if measured is None else one.figure.form(measured), drawn))
+    return charts
+
+
+def figure_values(
+    points: Sequence[TrainPoint | EvaluationPoint | BudgetPoint],
+    figures: Sequence[Figure],
+    unseen: Sequence[EvaluationPoint] = (),
+) -> list[FigureValues]:
+    """Return the values of each figure that has a picture: two points or more, and not all 0."""
+    found = []
     for figure in figures:
         name = figure.name
         known = {p.step: value for p in points if (value := getattr(p, name)) is not None}
         held_out = {p.step: value for p in unseen if (value := getattr(p, name, None)) is not None}
         if len(known) > 1 and any([*known.values(), *held_out.values()]):
-            title, last, drawn = _chart(figure, known, held_out)
-            measured = getattr(end, name, None)
-            charts.append((title, last if measured is None else figure.form(measured), drawn))
-    return charts
+            found.append(FigureValues(figure, known, held_out))
+    return found
 
 
-def _chart(
-    figure: Figure,
-    known: Mapping[int, float],
-    held_out: Mapping[int, float] | None = None,
-) -> Chart:
+def _chart(one: FigureValues) -> Chart:
     """Draw one curve from its values by training step, and that of held-out pairs beside it."""
-    title, name, unit, form, whole = figure
-    steps, values, unseen = list(known), list(known.values()), held_out or {}
+    title, name, unit, form, whole = one.figure
+    steps, values, unseen = list(one.known), list(one.known.values()), one.held_out
     first, last = form(values[0]), form(values[-1])
     # The axis has the unit once, so that its ticks are plain numbers.
     factor = 100 if unit == "%" else 1
@@ -356,7 +383,7 @@ def _chart(
         steps,
         curves,
         axis=Scale(0, 100) if whole else Scale.around(scaled),
-        rule=ReferenceLine("", "middle", factor * 0.5) if name in _AT_CHANCE else None,
+        rule=ReferenceLine("", "middle", factor * 0.5) if name in AT_CHANCE else None,
         tick_count=4,
         title=unit,
     )
@@ -372,16 +399,21 @@ def item_charts(points: Sequence[ItemPoint], *, rewards: bool = False) -> list[C
         points: The steps or evaluations.
         rewards: They are those of a reward model, on any items.
     """
-    shown, found = _thinned(points), []
-    names = [name for point in shown for name in point.figures]
+    return [_chart(one) for one in item_values(_thinned(points), rewards=rewards)]
+
+
+def item_values(points: Sequence[ItemPoint], *, rewards: bool) -> list[FigureValues]:
+    """Return the values of each figure of `item_charts`."""
+    found = []
+    names = [name for point in points for name in point.figures]
     for kind in dict.fromkeys(name.rpartition(".")[0] for name in names):
         figures = _PAIR_CHARTS if kind == "pairs" else _ITEM_CHARTS
         for figure in _REWARD_CHARTS if rewards else figures:
             name = f"{kind}.{figure.name}" if kind else figure.name
             title = f"{kind.capitalize()}: {figure.title}" if kind else figure.title
-            known = {p.step: p.figures[name] for p in shown if name in p.figures}
+            known = {p.step: p.figures[name] for p in points if name in p.figures}
             if len(known) > 1:
-                found.append(_chart(figure._replace(title=title), known))
+                found.append(FigureValues(figure._replace(title=title), known))
     return found
 
 
@@ -392,7 +424,7 @@ def held_out(data: ReportData) -> CurveSection | None:
     every, points = _every(data.evaluations), _thinned(data.evaluations)
     return CurveSection(
         finding=_held_out_finding(data.evaluations),
-        charts=_charts(points, _HELD_OUT_CHARTS),
+        charts=_charts(points, HELD_OUT_CHARTS),
         header=["step", *_HELD_OUT_COLUMNS],
         table=[
             [number(p.step, 0), *(_cell(p, *column) for column in _HELD_OUT_COLUMNS.values())]

@@ -15,13 +15,12 @@ from prefine.config.rounds import (
 )
 from prefine.config.sections import Decoding, RunConfig
 from prefine.errors import ConfigError
-from prefine.models.playground import NAME as PLAYGROUND
 from prefine.run.manifests import begun_config
 
 AnyReference = str | Component | tuple[str | Component, ...]
 """The type of `train.reference`."""
 
-_DTYPE_OF_PLAYGROUND = "float32"
+_PLAYGROUND, _DTYPE_OF_PLAYGROUND = "playground", "float32"
 
 
 class RoundsPlan:
@@ -130,7 +129,7 @@ class RoundsPlan:
 
 def trained_at(policy: Component, folder: Path, label: str) -> Component:
     """The backend of a model that was trained from a policy, with the policy's own settings."""
-    if policy.name == PLAYGROUND:
+    if policy.name == _PLAYGROUND:
         return Component(name="hf", path=str(folder), dtype=_DTYPE_OF_PLAYGROUND, label=label)
     options = policy.options | {"path": str(folder)}
     if policy.name in ("hf", "served"):
@@ -185,7 +184,7 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
         problem = "pair.replay: write rounds.replay, which is for all rounds but the first"
     elif config.sample.part is not None:
         problem = "sample.part: rounds.prompts says which prompts a round has; leave it out"
-    elif config.policy.name != PLAYGROUND and "path" not in config.policy.options:
+    elif config.policy.name != _PLAYGROUND and "path" not in config.policy.options:
         problem = (
             f"policy.name: {config.policy.name!r} has no path that could be that of the next "
             "round's model (a policy behind a URL cannot be replaced between rounds); use "

@@ -20,7 +20,6 @@ from prefine.models.protocol import At, Releases, Samples
 from prefine.records import Completion, MetricValue, Prompt, Record, content_hash
 from prefine.report.data import Evaluation, HeadToHead
 from prefine.rounds.configs import RoundsPlan
-from prefine.rounds.falls import fall_of_first_answers
 from prefine.run.config_changes import fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.manifests import read_manifests
@@ -109,6 +108,9 @@ def measure(
         Interrupted: The user asked to stop.
         LimitError: A judge or a model failed on too many prompts.
     """
+    # Here and not above: it imports the training engine.
+    from prefine.rounds.falls import fall_of_first_answers
+
     if read_figures(rounds, number) is not None:
         return None
     engine = CallEngine(

@@ -45,8 +45,13 @@ def page(result: RoundsResult, title: str) -> str:
         heading=heading,
         rows=rows,
         links=[f"{one.name}/{REPORT}" for one in result.rounds],
-        pictures=[curve(what, lines, result.count) for what, lines in _lines(result)],
+        pictures=pictures(result),
     )
+
+
+def pictures(result: RoundsResult) -> list[Markup]:
+    """Return a picture of each figure over the rounds."""
+    return [curve(what, lines, result.count) for what, lines in _lines(result)]
 
 
 def _lines(result: RoundsResult) -> list[tuple[str, list[RoundLine]]]:

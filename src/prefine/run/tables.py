@@ -23,6 +23,7 @@ _MADE_BY = {
     "lists": "pair",
     "labels": "pair",
     "bridged_pairs": "bridge",
+    "heldout_tokens": "train",
 }
 """The stage that makes a table of a run folder."""
 _VERSION = b"prefine_schema_version"
@@ -139,6 +140,17 @@ SCHEMAS: dict[str, pa.Schema] = {
             "prefine_weight": _NUMBER,
             "prefine_token_ids": _TOKENS,
             "prefine_extra": _TEXT,
+        }
+    ),
+    "heldout_tokens": pa.schema(
+        {
+            "prompt_id": _TEXT,
+            "completion_id": _TEXT,
+            "item_id": _TEXT,
+            "role": _TEXT,
+            "tokens": _TEXTS,
+            "logps": _NUMBERS,
+            "initial_logps": _NUMBERS,
         }
     ),
 }

@@ -11,6 +11,7 @@ from typing import Any
 
 from prefine.errors import ConfigError, DataError
 from prefine.records import (
+    AnswerTokens,
     Completion,
     Judgment,
     LabelledCompletion,
@@ -32,13 +33,15 @@ from prefine.run.rows import (
     pair_of,
     ranking_of,
 )
-from prefine.run.tables import existing_parts, read_part
+from prefine.run.tables import existing_parts, parse, read_part
 
 JUDGMENTS = "judgments"
 """The table of what judges said while ranking; below `evaluation/`, of what they said there."""
 JOINT_JUDGMENTS = "joint_judgments"
 """The table of what they said of answers to two prompts."""
 EVALUATION_JUDGMENTS = f"evaluation/{JUDGMENTS}"
+TOKEN_LOGPS = "heldout_tokens"
+"""The table of the log-probabilities of some held-out answers' tokens."""
 
 
 class RunView:
@@ -124,6 +127,18 @@ class RunView:
             table: Or "heldout_labels".
         """
         return (label_of(row) for rows in self._parts(table) for row in rows)
+
+    def token_logps(self) -> Iterator[AnswerTokens]:
+        """Some held-out answers with their tokens' log-probabilities before and after training.
+
+        There are none before training has ended, and in runs of earlier versions.
+        """
+        where = str(self.path / TOKEN_LOGPS)
+        return (
+            parse(AnswerTokens, row, where=where)
+            for rows in self._parts(TOKEN_LOGPS)
+            for row in rows
+        )
 
     def outcomes(self) -> list[dict[str, Any]]:
         """Each evaluation prompt with both answers, P(after is better) and gold scores."""

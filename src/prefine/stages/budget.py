@@ -31,7 +31,10 @@ def budget_of(config: RunConfig) -> Budget | None:
     if regularizer is None or regularizer.name not in ("budget", "step_budget"):
         return None
     kind = config.train.regularizer_kind
-    options = regularizer.resolve(kind, where="train.regularizer").keywords
+    options = regularizer.options
+    if not isinstance(options.get("delta"), int | float) or options.get("of", "mean") != "mean":
+        # Defaults and schedules are known to the regularizer, whose module imports torch.
+        options = regularizer.resolve(kind, where="train.regularizer").keywords
     if options["delta"] in (None, "auto"):
         return None  # what `auto` has chosen is in the manifest's notes
     delta = last(options["delta"])

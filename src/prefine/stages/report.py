@@ -72,29 +72,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     manifests, evaluation = run.manifests(), None
     if "evaluate" in manifests and (found := run.json("metrics.json")):
         evaluation = parse(Evaluation, found, where=str(run.path / "metrics.json"))
-    regularizer, budget = config.train.regularizer, budget_of(config)
-    # The fall in the budget's own unit.
-    fall = budget.fall if budget else "fall"
-    renamed = {
-        "fall": fall,
-        "fall_se": f"{fall}_se",
-        "chosen_change_se": "fall_se",
-        "fall_low": f"{fall}_q10",
-        "fall_high": f"{fall}_q90",
-        "beyond_delta": "beyond_budget",
-    }
-    log, end, held_out, moved = (
-        run.path / name
-        for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl", "budget_log.jsonl")
-    )
-    rows, evaluated = run.log(log.name), run.log(held_out.name)
-    # A row's column with the number of its items is called as they are.
-    columns = rows[0] if rows else {}
-    kinds = [kind for kind in ITEM_ENTRIES if kind in columns.get("kinds", ())]
-    items = next((name for name in ("items", *ITEM_ENTRIES) if name in columns), "pairs")
-    of_pairs = items == "pairs" and config.train.reward is None
-    # All pairs after the last update, which no row of the log has seen.
-    final = run.json(end.name) if of_pairs else None
+    regularizer = config.train.regularizer
     contests = evaluation.contests if evaluation else ()
     versions: dict[str, str] = {}
     for manifest in manifests.values():
@@ -119,23 +97,8 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
         ),
         unfinished=unfinished,
         stopped_by=manifests[unfinished].stopped_by if unfinished else None,
-        training=tuple(_record(TrainPoint, row, log, renamed) for row in rows if of_pairs),
-        trained=_record(TrainEnd, final | final["final"], end, renamed) if final else None,
-        evaluations=tuple(
-            _record(EvaluationPoint, row, held_out, renamed) for row in evaluated if of_pairs
-        ),
-        items=items,
-        kinds=tuple(kinds),
-        item_training=tuple(_item_point(row) for row in rows if not of_pairs),
-        item_evaluations=tuple(_item_point(row) for row in evaluated if not of_pairs),
-        delta=budget.delta if budget else None,
-        delta_per=budget.per if budget else "sequence",
-        delta_of=budget.of if budget else "mean",
-        budget_points=tuple(
-            _record(BudgetPoint, row, moved, {}) for row in run.log(moved.name) if budget
-        ),
+        **training_values(config, run),
         loss_name=config.train.loss_name,
-        reward_model=config.train.reward is not None,
         regularizer_name=regularizer.name if regularizer else None,
         contests=contests,
         constraints=evaluation.constraints if evaluation else (),
@@ -158,6 +121,51 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     )
     shuffled = [SHUFFLED] if config.pair.labels == "shuffled" else []
     return data.model_copy(update={"warnings": (*shuffled, *warnings_of(data))})
+
+
+def training_values(config: RunConfig, run: RunView) -> dict[str, Any]:
+    """Read the fields of `ReportData` that say how training went, as far as it has come."""
+    budget = budget_of(config)
+    # The fall in the budget's own unit.
+    fall = budget.fall if budget else "fall"
+    renamed = {
+        "fall": fall,
+        "fall_se": f"{fall}_se",
+        "chosen_change_se": "fall_se",
+        "fall_low": f"{fall}_q10",
+        "fall_high": f"{fall}_q90",
+        "beyond_delta": "beyond_budget",
+    }
+    log, end, held_out, moved = (
+        run.path / name
+        for name in ("train_log.jsonl", "train_final.json", "eval_log.jsonl", "budget_log.jsonl")
+    )
+    rows, evaluated = run.log(log.name), run.log(held_out.name)
+    # A row's column with the number of its items is called as they are.
+    columns = rows[0] if rows else {}
+    kinds = [kind for kind in ITEM_ENTRIES if kind in columns.get("kinds", ())]
+    items = next((name for name in ("items", *ITEM_ENTRIES) if name in columns), "pairs")
+    of_pairs = items == "pairs" and config.train.reward is None
+    # All pairs after the last update, which no row of the log has seen.
+    final = run.json(end.name) if of_pairs else None
+    return {
+        "training": tuple(_record(TrainPoint, row, log, renamed) for row in rows if of_pairs),
+        "trained": _record(TrainEnd, final | final["final"], end, renamed) if final else None,
+        "evaluations": tuple(
+            _record(EvaluationPoint, row, held_out, renamed) for row in evaluated if of_pairs
+        ),
+        "items": items,
+        "kinds": tuple(kinds),
+        "item_training": tuple(_item_point(row) for row in rows if not of_pairs),
+        "item_evaluations": tuple(_item_point(row) for row in evaluated if not of_pairs),
+        "delta": budget.delta if budget else None,
+        "delta_per": budget.per if budget else "sequence",
+        "delta_of": budget.of if budget else "mean",
+        "budget_points": tuple(
+            _record(BudgetPoint, row, moved, {}) for row in run.log(moved.name) if budget
+        ),
+        "reward_model": config.train.reward is not None,
+    }
 
 
 def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> StageSummary:

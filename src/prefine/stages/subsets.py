@@ -11,7 +11,7 @@ from prefine.records import Prompt, content_hash
 
 OUTSIDE = "outside of pair.fraction"
 OTHER_SOURCE = "not of pair.only_sources"
-_PLACE = re.compile(r",? (?:lines?|rows?|prompt) \d+\b.*$", re.DOTALL)
+PLACE = re.compile(r",? (?:lines?|rows?|prompt) \d+\b.*$", re.DOTALL)
 _SHOWN = 8
 
 
@@ -26,7 +26,7 @@ Item = TypeVar("Item", bound=_OfPrompt)
 def source_of(prompt: Prompt) -> str:
     """The source of a prompt: its column `source` or, without one, the file that it stands in."""
     named = prompt.metadata.get("source")
-    return named if isinstance(named, str) and named else _PLACE.sub("", prompt.source)
+    return named if isinstance(named, str) and named else PLACE.sub("", prompt.source)
 
 
 def takes_all(settings: PairConfig) -> bool:

@@ -24,7 +24,7 @@ from prefine.records import Manifest, content_hash
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
-from prefine.run.view import JOINT_JUDGMENTS
+from prefine.run.view import JOINT_JUDGMENTS, TOKEN_LOGPS
 from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.bridged import check_bridged, items_table
 from prefine.stages.lineage import earlier_checkpoints, falls_count_from, first_policy
@@ -42,6 +42,7 @@ from prefine.stages.references import (
 from prefine.stages.saved_model import card_of, save_model
 from prefine.stages.stage_run import Progress, StageRun
 from prefine.stages.template_date import date_notes
+from prefine.stages.token_logps import write_token_logps
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
@@ -75,13 +76,14 @@ _TRAINING = (
     BUDGET_LOG_NAME,
     CLIMB_LOG_NAME,
     FINAL_NAME,
+    TOKEN_LOGPS,
     "trackers",
 )
 """The files and folders of a training in the run folder, its reference values aside."""
 
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
-    """Fill `model/`, `train_log.jsonl`, `eval_log.jsonl`, `train_final.json` and `checkpoints/`.
+    """Fill `model/`, the logs, `train_final.json`, `checkpoints/`, and `heldout_tokens/`.
 
     Raises:
         ConfigError: The policy cannot be trained here, its loss cannot read the selector's pairs,
@@ -204,6 +206,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             trackers=trackers,
             on_step=on_step,
             on_evaluation=on_evaluation,
+            on_tokens=partial(write_token_logps, config, folder, policy.tokenizer, key=run_key),
         )
         if summary.final.headline:
             progress.advance(0, summary.final.headline)

@@ -29,16 +29,21 @@ def page(result: SweepResult, title: str) -> str:
         "sweep",
         title=title,
         result=result,
-        pictures=[
-            *_frontier(result),
-            *(_hill(result, hill) for hill in result.hills),
-            *(_growth(result, growth) for growth in result.growths),
-        ],
+        pictures=pictures(result),
         figure=with_interval,
         spread=with_error,
         hill_words=hill_words,
         growth_words=growth_words,
     )
+
+
+def pictures(result: SweepResult) -> list[Markup]:
+    """Return the pictures of a sweep: win rate against fall, hills, and over the items."""
+    return [
+        *_frontier(result),
+        *(_hill(result, hill) for hill in result.hills),
+        *(_growth(result, growth) for growth in result.growths),
+    ]
 
 
 def _frontier(result: SweepResult) -> list[Markup]:

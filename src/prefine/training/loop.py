@@ -34,6 +34,7 @@ from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.pairs import right_order
 from prefine.training.step_sources.protocol import FollowsPolicy, MakeStepSource, StepItems
 from prefine.training.step_sources.shuffled import Shuffled
+from prefine.training.token_sample import ScoredItem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -64,6 +65,7 @@ def train(
     trackers: Callable[[int], Trackers] = untracked,
     on_step: OnRow | None = None,
     on_evaluation: OnRow | None = None,
+    on_tokens: Callable[[list[ScoredItem]], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainSummary:
     """Train all weights of `model` in place, or an adapter; the same call again resumes.
@@ -102,6 +104,8 @@ def train(
             will be logged.
         on_step: Called with every new row.
         on_evaluation: Called with every new row on the held-out items.
+        on_tokens: Called at the end with some held-out items and their tokens' log-probabilities,
+            if there are any.
         should_stop: Asked before every step; if true, a checkpoint is written and the run stops.
 
     Raises:
@@ -146,7 +150,7 @@ def train(
             run.step(on_step)
         run.keep_top()
         run.measure_budget(last=True)
-    return run.finish(reference_reused=cache.reused)
+    return run.finish(reference_reused=cache.reused, on_tokens=on_tokens)
 
 
 @dataclass(eq=False)
@@ -431,11 +435,22 @@ class TrainingRun:
                 pinned=None if self.climb is None else self.climb.top_step,
             )
 
-    def finish(self, *, reference_reused: bool) -> TrainSummary:
+    def finish(
+        self,
+        *,
+        reference_reused: bool,
+        on_tokens: Callable[[list[ScoredItem]], None] | None = None,
+    ) -> TrainSummary:
         """Score all training items once more and write `train_final.json`."""
         measured = self.source.measured_at_end()
         table = measured.table
         logps = table.join(score_completions(self.forward, measured.examples), table.totals())
+        sample = None if self.held_out is None else self.held_out.sample
+        # The processes that only follow have no `on_tokens`, and score with the first one.
+        if processes.agree(on_tokens is not None) and sample is not None and sample.items:
+            scored = sample.score(self.forward)
+            if on_tokens is not None:
+                on_tokens(scored)
         if self.sharded is not None:
             self.sharded.join()
             self.forward.in_step = False

@@ -161,6 +161,7 @@ def prepare_training(
         *,
         reference: torch.nn.Module | None = None,
         kept: bool = True,
+        sampled: bool = False,
     ) -> PreparedItems:
         if not kept:
             cache.reused = False
@@ -181,6 +182,7 @@ def prepare_training(
             references=values,
             compared=compared,
             since=None if before is None else before.values(some)[0],
+            sampled=sampled,
         )
         return replace(found, forward=forward)
 
@@ -194,7 +196,7 @@ def prepare_training(
     if source.on_demand:
         # Training moves the policy, so what is scored later needs weights of its own.
         initial = replace(forward, model=copy.deepcopy(model).requires_grad_(False))
-    evaluated = watched = prepared(held_out) if held_out else None
+    evaluated = watched = prepared(held_out, sampled=True) if held_out else None
     budget: BudgetSteering | None = None
     if automatic is not None and sets is not None:
         # Early stopping decides on the probe, so that the untouched half decides nothing.

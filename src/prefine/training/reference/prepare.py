@@ -23,6 +23,7 @@ from prefine.training.memory import retry_smaller_batches
 from prefine.training.objective.item_table import INITIAL, REFERENCE, Compared, ItemTable
 from prefine.training.reference.cache import ReferenceCache
 from prefine.training.relations.protocol import Relation
+from prefine.training.token_sample import TokenSample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -60,12 +61,14 @@ class PreparedItems:
         cross_prompt: Their prompts with other items' completions; empty if no loss reads them.
         table: Their values, to be joined with the policy's current ones.
         forward: The passes through the policy.
+        sample: Some of them with their tokens' values at step 0; None where none are wanted.
     """
 
     examples: Sequence[TokenizedItem]
     cross_prompt: Sequence[TokenizedItem]
     table: ItemTable
     forward: Forward
+    sample: TokenSample | None = None
 
     @property
     def read(self) -> list[Sequence[TokenizedItem]]:
@@ -161,6 +164,7 @@ def prepare_items(
     references: Sequence[ReferenceValues | None],
     compared: Compared,
     since: ReferenceValues | None = None,
+    sampled: bool = False,
 ) -> PreparedItems:
     """Score items under the initial policy and join them with their values under the references.
 
@@ -175,6 +179,7 @@ def prepare_items(
         compared: The references' names and weights.
         since: The values under the policy that counts as the initial one, where this training goes
             on from another that began with it; None is the policy at step 0.
+        sampled: Keep the values of some items' tokens at step 0; rewards have none.
     """
     if forward.gives_rewards:
         # Rewards are compared with each other, and with no reference.
@@ -222,7 +227,8 @@ def prepare_items(
         if needs >= {"tokens", "initial"} and not (first is None and since is None)
         else None,
     )
-    return PreparedItems(examples, cross_prompt, table, forward)
+    sample = TokenSample.of(examples, own) if sampled else None
+    return PreparedItems(examples, cross_prompt, table, forward, sample)
 
 
 def _like(tokens: ItemTokens, like: Tensor) -> ItemTokens:

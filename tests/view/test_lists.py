@@ -1,0 +1,280 @@
+"""Filters, orders and searches against the tables themselves, read with Python."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from prefine.errors import ConfigError
+from prefine.records import Completion, Judgment, Prompt
+from prefine.run.view import RunView
+from prefine.view import places
+from prefine.view.index import PromptIndex
+from prefine.view.places import find_places
+from prefine.view.query import PromptQuery
+from prefine.view.search import PAGE, Searches
+from view_place import small_run, view_run
+
+Groups = list[tuple[Prompt, list[Completion]]]
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return small_run(tmp_path_factory.mktemp("runs") / "run")
+
+
+@pytest.fixture(scope="module")
+def searches(run: Path) -> Searches:
+    return read(run)
+
+
+@pytest.fixture(scope="module")
+def groups(run: Path) -> Groups:
+    return list(RunView(run).completions())
+
+
+def read(run: Path) -> Searches:
+    """The lists of a run, once everything is read."""
+    index = PromptIndex([(0, run)])
+    while not (state := index.look()).whole:
+        pass
+    assert state.problems == ()
+    return Searches(index)
+
+
+def every(searches: Searches, query: PromptQuery) -> list[str]:
+    """The ids on all pages."""
+    found: list[str] = []
+    while True:
+        page = searches.page(query)
+        found += [row["prompt_id"] for row in page.rows]
+        if not page.more:
+            assert page.total == len(found)
+            return found
+        query = query._replace(page=query.page + 1)
+
+
+def test_all_prompts_in_the_order_of_the_run(searches: Searches, groups: Groups, run: Path) -> None:
+    outcomes = [row["prompt_id"] for row in RunView(run).outcomes()]
+    assert every(searches, PromptQuery()) == [prompt.id for prompt, _ in groups] + outcomes
+
+
+@pytest.mark.parametrize("name", view_run._SOURCES)
+def test_source(searches: Searches, groups: Groups, name: str) -> None:
+    expected = [prompt.id for prompt, _ in groups if prompt.metadata["source"] == name]
+    assert every(searches, PromptQuery(source=name)) == expected
+
+
+def test_truncated(searches: Searches, groups: Groups) -> None:
+    expected = [
+        prompt.id for prompt, answers in groups if any(a.finish_reason == "length" for a in answers)
+    ]
+    assert 0 < len(expected) < 600
+    assert every(searches, PromptQuery(truncated=True)) == expected
+
+
+def test_orders_disagree(searches: Searches, run: Path) -> None:
+    shown: dict[tuple[str, frozenset[str]], list[Judgment]] = {}
+    for one in RunView(run).judgments():
+        both = frozenset((one.comparison.first, one.comparison.second))
+        shown.setdefault((one.comparison.prompt_id, both), []).append(one)
+    # In both orders the one that is shown first, or the one that is shown second, is preferred.
+    expected = {
+        prompt
+        for (prompt, _), pair in shown.items()
+        if len(pair) == 2 and pair[0].p_first == pair[1].p_first
+    }
+    assert 0 < len(expected) < 600
+    assert set(every(searches, PromptQuery(disagree="orders"))) == expected
+    assert every(searches, PromptQuery(disagree="judges")) == []
+
+
+@pytest.mark.parametrize(("name", "p"), [("won", 1.0), ("tied", 0.5), ("lost", 0.0)])
+def test_outcome(searches: Searches, run: Path, name: str, p: float) -> None:
+    expected = [row["prompt_id"] for row in RunView(run).outcomes() if row["p_after"] == p]
+    assert expected
+    assert every(searches, PromptQuery(outcome=name)) == expected
+
+
+@pytest.mark.parametrize("down", [True, False])
+def test_sorted_by_gap(searches: Searches, run: Path, down: bool) -> None:
+    gaps = {pair.prompt.id: pair.score_gap or 0.0 for pair in RunView(run).pairs()}
+    expected = sorted(gaps, key=lambda id_: -gaps[id_] if down else gaps[id_])
+    assert every(searches, PromptQuery(sort="gap", down=down)) == expected
+
+
+def test_length_ratio(searches: Searches, run: Path) -> None:
+    ratios = {
+        pair.prompt.id: len(pair.chosen.text) / len(pair.rejected.text)
+        for pair in RunView(run).pairs()
+    }
+    query = PromptQuery(shortest=1.02, longest=1.1, use="trained")
+    expected = {id_ for id_, ratio in ratios.items() if 1.02 <= ratio <= 1.1}
+    assert 0 < len(expected) < 600
+    assert set(every(searches, query)) == expected
+
+
+@pytest.mark.parametrize(
+    ("scope", "texts"),
+    [
+        ("answers", lambda prompt, answers: [one.text for one in answers]),
+        ("prompts", lambda prompt, answers: [prompt.text]),
+        ("texts", lambda prompt, answers: [prompt.text, *(one.text for one in answers)]),
+    ],
+)
+@pytest.mark.parametrize("word", ["cedi", "CEDI", view_run.NOWHERE])
+def test_search(
+    searches: Searches,
+    groups: Groups,
+    scope: str,
+    texts: Callable[[Prompt, list[Completion]], list[str]],
+    word: str,
+) -> None:
+    expected = [
+        prompt.id
+        for prompt, answers in groups
+        if any(word.lower() in text.lower() for text in texts(prompt, answers))
+    ]
+    assert bool(expected) == (word != view_run.NOWHERE)
+    query = PromptQuery(q=word, scope=scope, use="trained")
+    assert every(searches, query) == expected
+
+
+def test_search_in_the_judges_words(searches: Searches, run: Path) -> None:
+    word = "first SAYS"
+    expected = {
+        one.comparison.prompt_id
+        for one in RunView(run).judgments()
+        if word.lower() in (one.raw_text or "").lower()
+    }
+    assert set(every(searches, PromptQuery(q=word, scope="judge"))) == expected
+
+
+@pytest.mark.parametrize(
+    "query",
+    [
+        PromptQuery(),
+        PromptQuery(sort="gap"),
+        PromptQuery(q="ba", use="trained"),
+        PromptQuery(q="ba", sort="gap", down=False),
+        PromptQuery(truncated=True, source="code"),
+    ],
+)
+def test_neighbours_are_those_of_the_list(run: Path, query: PromptQuery) -> None:
+    keys = [(0, id_) for id_ in every(read(run), query)]
+    assert len(keys) > 20
+    # Anew for each: what a search has found for one prompt must not decide what the next one says.
+    searches = read(run)
+    for place in (0, 1, PAGE - 1, PAGE, len(keys) // 2, len(keys) - 1):
+        if place >= len(keys):
+            continue
+        beside = searches.beside(query, keys[place])
+        assert beside.place == place + 1
+        assert beside.before == (keys[place - 1] if place else None)
+        assert beside.after == (keys[place + 1] if place + 1 < len(keys) else None)
+    assert searches.beside(query, (0, "another")).place is None
+
+
+def test_parts_that_come_change_and_go(tmp_path: Path, run: Path) -> None:
+    live = tmp_path / "live"
+    (live / "completions").mkdir(parents=True)
+    parts = sorted((run / "completions").iterdir())
+    searches = read(live)
+    assert every(searches, PromptQuery()) == []
+    for count, part in enumerate(parts, 1):
+        (live / "completions" / part.name).write_bytes(part.read_bytes())
+        assert len(every(again(searches), PromptQuery())) == min(600, 256 * count)
+    found = len(every(searches, PromptQuery(q="cedi")))
+    # The first part is replaced by what was the last one.
+    (live / "completions" / parts[0].name).write_bytes(parts[-1].read_bytes())
+    (live / "completions" / parts[-1].name).unlink()
+    assert len(every(again(searches), PromptQuery())) == 256 + 600 - 512
+    assert 0 < len(every(searches, PromptQuery(q="cedi"))) < found
+
+
+def test_a_damaged_part_is_said_and_the_others_are_shown(tmp_path: Path, run: Path) -> None:
+    for table in ("completions", "judgments"):
+        (tmp_path / table).mkdir()
+        for part in sorted((run / table).iterdir()):
+            (tmp_path / table / part.name).write_bytes(part.read_bytes())
+    (tmp_path / "judgments" / "part-00001.parquet").write_bytes(b"PAR1 torn")
+    index = PromptIndex([(0, tmp_path)])
+    while not (state := index.look()).whole:
+        pass
+    (problem,) = state.problems
+    assert problem.startswith(f"{tmp_path / 'judgments'}: ")
+    assert len(every(Searches(index), PromptQuery())) == 600
+
+
+def test_gold_decides_and_its_parts_are_constraints(tmp_path: Path) -> None:
+    rows = [
+        {"id": "a", "p": 0.9, "before": {"form": 0.5}, "after": {"form": 1.0}},
+        {"id": "b", "p": 0.9, "before": {"form": 1.0}, "after": {"form": 0.5}},
+        {"id": "c", "p": 0.5, "before": {"tone": 0.3}, "after": {"tone": 0.3}},
+        {"id": "d", "p": 0.4, "before": None, "after": None},
+    ]
+    lines = [
+        {
+            "prompt": f"question {row['id']}",
+            "prompt_id": row["id"],
+            "before": "be",
+            "after": "after",
+            "p_after": row["p"],
+            "gold_before": row["before"],
+            "gold_after": row["after"],
+        }
+        for row in rows
+    ]
+    write_outcomes(tmp_path, lines)
+    searches = read(tmp_path)
+
+    def found(**given: Any) -> list[str]:
+        return every(searches, PromptQuery(**given))
+
+    assert (found(outcome="won"), found(outcome="lost")) == (["a"], ["b", "d"])
+    assert found(outcome="tied") == ["c"]
+    # The judge prefers what gold does not.
+    assert found(disagree="judges") == ["b"]
+    assert (found(constraint="form"), found(constraint="tone")) == (["a", "b"], ["c"])
+    assert found(sort="gain") == ["a", "c", "d", "b"]
+    assert found(shortest=2.5) == ["a", "b", "c", "d"]
+    assert found(shortest=2.6) == []
+
+
+def write_outcomes(folder: Path, lines: list[dict[str, Any]]) -> None:
+    (folder / "evaluation").mkdir(parents=True)
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (folder / "evaluation" / "outcomes.jsonl").write_text(text + '{"half a line')
+
+
+def again(searches: Searches) -> Searches:
+    """Look at the files at once, and wait until they are read."""
+    searches.index._looked = 0.0
+    while not searches.index.look().whole:
+        pass
+    return searches
+
+
+def test_runs_are_found_below_a_folder_and_links_are_not_followed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b/c", "walk/round-01", "walk/round-02", "sweep/trial-x", "a/model/inner"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    for name in ("walk", ".hidden"):
+        (tmp_path / name).mkdir(exist_ok=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    (tmp_path / "b" / "circle").symlink_to(tmp_path)
+    found = find_places([tmp_path, tmp_path / "a"])
+    assert [(one.name, one.kind, [part.name for part in one.parts]) for one in found] == [
+        ("a", "run", []),
+        ("b/c", "run", []),
+        ("sweep", "sweep", ["sweep/trial-x"]),
+        ("walk", "rounds", ["walk/round-01", "walk/round-02"]),
+    ]
+    assert [folder[0] for folder in found[-1].folders] == [1, 2]
+    monkeypatch.setattr(places, "_MOST_FOLDERS", 3)
+    with pytest.raises(ConfigError, match="more than 3 folders here"):
+        find_places([tmp_path])
