@@ -58,7 +58,7 @@ FLOORS = {
         "metrics",
     ),
     2: ("calls", "models", "judging", "bridging", "run", "data", "training", "suites"),
-    3: ("playground", "report", "stages", "rounds", "sweep", "compare"),
+    3: ("playground", "report", "stages", "rounds", "sweep", "compare", "hub"),
     4: ("api", "cli", "trl", "__main__"),
 }
 WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")
