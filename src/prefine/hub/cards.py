@@ -15,7 +15,7 @@ from prefine.report.text import interval_text, value_text
 from prefine.training.logging.model_card import code_span, is_ours, table_cell, without_mark
 
 UNKNOWN = "unknown"
-"""What a card says of a licence that nobody knows."""
+"""The word of a card for a licence that nobody knows."""
 
 _KINDS = {
     "pairs": "a prompt, a chosen and a rejected answer",
@@ -68,7 +68,9 @@ def figures(data: ReportData) -> list[CardFigure]:
     named += [(metric.name.replace("_", " "), metric) for metric in data.metrics]
     if (budget := budget_outcome(data)) is not None:
         named.append((budget.held_out.name.replace("_", " "), budget.held_out))
-    return [Figure(name, value_text(value), interval_text(value), value.n) for name, value in named]
+    return [
+        CardFigure(name, value_text(value), interval_text(value), value.n) for name, value in named
+    ]
 
 
 def model_repository_card(text: str, data: ReportData, licences: Licences, base: str | None) -> str:

@@ -52,7 +52,7 @@ class Published:
 
 @dataclass(frozen=True)
 class Repository:
-    """What goes to one repository in one commit.
+    """The files of one repository, which go there in one commit.
 
     Attributes:
         type: A model, or a data set of items.

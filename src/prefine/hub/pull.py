@@ -67,7 +67,7 @@ def pull(repo: str, to: Path, *, revision: str | None = None) -> list[Pulled]:
 
 
 def _info(api: Any, repo: str, type_: RepoType, revision: str | None) -> Any:
-    """What the hub says about a repository that prefine has pushed; None without one."""
+    """The hub's description of a repository that prefine has pushed; None without one."""
     missing = library().errors.RepositoryNotFoundError
     try:
         info = api.repo_info(repo, repo_type=type_, revision=revision)

@@ -41,7 +41,7 @@ _CARD = "README.md"
 
 @dataclass(frozen=True)
 class Prepared:
-    """What would be published: checked repositories, and what was rewritten in their files.
+    """Checked repositories that would be published, and what was rewritten in their files.
 
     Attributes:
         repositories: With cards and records.
@@ -274,7 +274,7 @@ def _base_on_hub(run: Path, path: str | None) -> str | None:
 def _licences(
     config: RunConfig, base: str | None, base_path: str | None, stated: str | None
 ) -> Licences:
-    """What cards say about the licences of base model and data, beside what the user says."""
+    """The licences that the cards of base model and data state, and what the user says."""
     sources = [*config.items_entries.values(), config.prompts, config.completions]
     places = [
         str(source.options["path"])
