@@ -8,14 +8,14 @@ import typer
 from typer import Argument, Option
 
 from prefine.cli.ending import visible
-from prefine.cli.options import AsJson
+from prefine.cli.options import AsJson, place_to_read
 
 if TYPE_CHECKING:
     from prefine.hub.push import Prepared
 
 
 def push(
-    run: Annotated[Path, Argument(metavar="RUN", help="A run folder.")],
+    run: Annotated[str, Argument(metavar="RUN", help="A run folder or its URL.")],
     repo: Annotated[
         str,
         Option(metavar="OWNER/NAME", help="Of a model, and of a data set for the pairs."),
@@ -55,7 +55,8 @@ def push(
     if base_model is not None:
         check_repo_id(base_model, "--base-model")
     _check_licence(license_)
-    prepared = prepare(run, parse_what(what), repo=repo, licence=license_, base_model=base_model)
+    folder = place_to_read(run, model=True)
+    prepared = prepare(folder, parse_what(what), repo=repo, licence=license_, base_model=base_model)
     if not json_:
         _print(prepared, cards=dry_run)
     urls = [] if dry_run else send(prepared, repo, public=public)
