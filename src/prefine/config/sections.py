@@ -233,7 +233,7 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
     rounds: Annotated[RoundsConfig | None, LATER] = None
     lineage: Annotated[LineageConfig | None, LATER] = None
-    storage: Annotated[StorageConfig | None, FREE] = None
+    storage: StorageConfig | None = None
 
     @model_validator(mode="before")
     @classmethod

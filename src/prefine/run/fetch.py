@@ -15,7 +15,8 @@ from prefine.run.store_lease import FOLDER as LEASES
 
 _WORKERS = 8
 _STATE = ".fetched.json"
-_SMALL = ("config.json", "manifest.json")
+SMALL = ("config.json", "manifest.json")
+"""The files of a run that a command reads before it works on it."""
 _HEAVY = ("checkpoints", "model", "trackers", "reference")
 
 
@@ -31,7 +32,7 @@ def fetch_beginnings(run_dir: Path, storage: StorageConfig) -> None:
     if (run_dir / "config.json").exists():
         return
     remote = Remote(storage.url, storage.options, storage.patience_s)
-    for name in _SMALL:
+    for name in SMALL:
         try:
             content = remote.read(name)
         except FileNotFoundError:

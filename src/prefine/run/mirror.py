@@ -21,6 +21,7 @@ from prefine.calls.protocol import JournalGroup
 from prefine.config.storage import StorageConfig
 from prefine.errors import BackendError, PrefineError
 from prefine.run import segments
+from prefine.run.fetch import SMALL
 from prefine.run.open_mirrors import OPEN
 from prefine.run.remote import Remote
 from prefine.run.store_lease import FOLDER as LEASES
@@ -41,6 +42,7 @@ _LOG_RATE = 2e6
 _COMPACT = 64
 """Above so many segments, the whole journal is sent and they are deleted."""
 _WORKERS = 8
+_LAST_PATIENCE_S = 1.0
 _STATE = ".mirror.json"
 _MANIFEST = "manifest.json"
 _LAST = {"hashes.json": 1, _MANIFEST: 2}
@@ -185,9 +187,10 @@ class Mirror:
         for thread in self._threads:
             thread.join()
         self._keep_state(clean=self._error is None)
-        if self._error is None:
-            with suppress(PrefineError):
-                self._lease.release()
+        if self._error is not None:
+            self.remote.patience_s = _LAST_PATIENCE_S
+        with suppress(PrefineError):
+            self._lease.release()
 
     # -- beginning
 
@@ -196,6 +199,8 @@ class Mirror:
         stored = self.remote.listing()
         state = self._state()
         written_here = state is not None and state["lease"] == self._lease.number - 1
+        for name in (*SMALL, _STATE) if self._knows_only_beginnings() else ():
+            (self.folder / name).unlink(missing_ok=True)
         present = [one for one in self.folder.iterdir() if one.name != _STATE]
         if present and not written_here and any(not _is_apart(name) for name in stored):
             aside = self.folder.with_name(f"{self.folder.name}.before-{self._lease.number:06d}")
@@ -219,6 +224,10 @@ class Mirror:
             if self._segments > _COMPACT:
                 self._compact()
         self._keep_state(clean=False)
+
+    def _knows_only_beginnings(self) -> bool:
+        """Return True if there are no more than the small files that a command reads first."""
+        return {one.name for one in self.folder.iterdir()} <= {*SMALL, _STATE}
 
     def _fetch(self, names: list[str], pieces: "dict[str, list[Piece]]") -> None:
         with ThreadPoolExecutor(_WORKERS) as pool:

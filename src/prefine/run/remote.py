@@ -39,7 +39,7 @@ class Remote:
         self, url: str, options: Mapping[str, Any] | None = None, patience_s: float = PATIENCE_S
     ) -> None:
         self.url = url.rstrip("/")
-        self._patience_s = patience_s
+        self.patience_s = patience_s
         try:
             import fsspec
 
@@ -140,7 +140,7 @@ class Remote:
             ConfigError: It may not be read or written.
             BackendError: It has not answered for long.
         """
-        end, wait = time.monotonic() + self._patience_s, _FIRST_WAIT_S
+        end, wait = time.monotonic() + self.patience_s, _FIRST_WAIT_S
         while True:
             try:
                 return work()
@@ -156,7 +156,7 @@ class Remote:
                 if time.monotonic() + wait > end:
                     raise BackendError(
                         f"{self.url}: cannot be reached ({type(error).__name__}: {error}) for "
-                        f"{self._patience_s:g} s; the run stops, so that no more is lost with this "
+                        f"{self.patience_s:g} s; the run stops, so that no more is lost with this "
                         "machine than storage allows. Run the same command again"
                     ) from error
             time.sleep(wait)
