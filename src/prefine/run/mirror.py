@@ -28,7 +28,7 @@ from prefine.run.store_lease import FOLDER as LEASES
 from prefine.run.store_lease import StoreLease
 
 if TYPE_CHECKING:
-    from prefine.run.segments import Piece
+    from prefine.run.segments import JournalPiece
 
 SEGMENT_S = 1.0
 """Journaled answers wait at most so long until they are sent to the store."""
@@ -229,7 +229,7 @@ class Mirror:
         """Return True if there are no more than the small files that a command reads first."""
         return {one.name for one in self.folder.iterdir()} <= {*SMALL, _STATE}
 
-    def _fetch(self, names: list[str], pieces: "dict[str, list[Piece]]") -> None:
+    def _fetch(self, names: list[str], pieces: "dict[str, list[JournalPiece]]") -> None:
         with ThreadPoolExecutor(_WORKERS) as pool:
             list(pool.map(lambda name: self.remote.download(name, self.folder / name), names))
         for name in names:
@@ -238,7 +238,7 @@ class Mirror:
             segments.restore(self.remote, found, self.folder / journal)
 
     def _state(self) -> dict[str, Any] | None:
-        """What this machine knew of the store when it last wrote there."""
+        """The state of the store when this machine last wrote there, as it knew it."""
         try:
             found: dict[str, Any] = json.loads((self.folder / _STATE).read_text(encoding="utf-8"))
         except (FileNotFoundError, ValueError):
@@ -280,7 +280,7 @@ class Mirror:
                 self._unsent, self._hurry = {}, False
             for journal, found in groups.items():
                 self._number += 1
-                piece = segments.Piece(self._lease.number, self._number, False, journal)
+                piece = segments.JournalPiece(self._lease.number, self._number, False, journal)
                 self.remote.write(piece.name, segments.encode(found))
             with self._changed:
                 self._segments += len(groups)
@@ -410,7 +410,7 @@ class Mirror:
         """Send whole journals, and delete what they make superfluous."""
         for path in self.folder.rglob("journal/part-*.sqlite"):
             journal = path.relative_to(self.folder).as_posix()
-            piece = segments.Piece(self._lease.number, self._number, True, journal)
+            piece = segments.JournalPiece(self._lease.number, self._number, True, journal)
             copy = path.with_name(f".{path.name}.{os.getpid()}.tmp")
             try:
                 segments.snapshot(path, copy)

@@ -25,7 +25,7 @@ _PIECE = re.compile(r"((?:.*/)?journal/part-\d+)/(\d{6})-(\d{6})\.(jsonl\.gz|sql
 _SUFFIX = ".sqlite"
 
 
-class Piece(NamedTuple):
+class JournalPiece(NamedTuple):
     """A stored piece of a journal: where it comes in the order, and if it is a whole file."""
 
     lease: int
@@ -41,13 +41,13 @@ class Piece(NamedTuple):
         return f"{folder}/{self.lease:06d}-{self.number:06d}.{ending}"
 
 
-def pieces_of(names: Iterable[str]) -> dict[str, list[Piece]]:
+def pieces_of(names: Iterable[str]) -> dict[str, list[JournalPiece]]:
     """Return the pieces among stored files, in their order, by the journal that they are of."""
-    found: dict[str, list[Piece]] = {}
+    found: dict[str, list[JournalPiece]] = {}
     for name in names:
         if parts := _PIECE.fullmatch(name):
             journal = f"{parts[1]}{_SUFFIX}"
-            piece = Piece(int(parts[2]), int(parts[3]), parts[4] == "sqlite", journal)
+            piece = JournalPiece(int(parts[2]), int(parts[3]), parts[4] == "sqlite", journal)
             found.setdefault(journal, []).append(piece)
     return {journal: sorted(pieces) for journal, pieces in found.items()}
 
@@ -94,7 +94,7 @@ def decode(content: bytes, where: str) -> list[JournalGroup]:
         ) from error
 
 
-def restore(remote: Remote, pieces: Sequence[Piece], to: Path) -> int:
+def restore(remote: Remote, pieces: Sequence[JournalPiece], to: Path) -> int:
     """Build a journal from its stored pieces; return how many segments were replayed."""
     whole = max((piece for piece in pieces if piece.whole), default=None)
     if whole is not None:
