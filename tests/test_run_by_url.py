@@ -21,12 +21,16 @@ from kept_runs import (
     started,
 )
 from mock_place import mock_server
-from run_place import OK, Place
+from run_place import CONFIG, OK, Place
+
+HERE = ("--set", "storage.local=here")
 
 
 def test_a_machine_lost_in_rank_and_in_train(place: Place, tmp_path: Path) -> None:
     url = f"s3://{BUCKET}/run"
     with mock_server(latency_s=0.08) as judge, s3_server() as variables:
+        done = prefine("run", "run.yaml", "--run-dir", "s3://no-such-bucket/x", *HERE)
+        assert (done.code, "there is no such bucket" in done.err) == (CONFIG, True), done.err
         judged_place(place, judge.url, prompts=24, concurrency=4)
         slow_training(place, steps=8)
         done = prefine("run", "run.yaml", "--run-dir", "whole")

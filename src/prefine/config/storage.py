@@ -1,5 +1,6 @@
 """The section `storage`: a run folder at a URL."""
 
+import hashlib
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,19 +10,19 @@ from prefine.config.base import Section
 
 
 class StorageConfig(Section):
-    """Where and how a run folder at a URL is kept; `run_dir` names the URL.
+    """A run folder at a URL: where it works on this machine, and how it is kept.
 
-    `local` is the folder of this machine in which the run works; without it, one in
-    `~/.cache/prefine/runs`. `options` are those of `fsspec` for this kind of URL, such as
-    `endpoint_url`; credentials stay in the environment. Another machine takes the run over when
-    nothing was heard of this one for `lease_s` seconds. A run waits for the store when a finished
-    file has waited for `behind_s` seconds, and stops when the store has not answered for
-    `patience_s`.
+    `url` is that of `run_dir`; with a `run_dir` of this machine it may stand here. `local` is the
+    folder of this machine in which the run works; without it, one in `~/.cache/prefine/runs`.
+    `options` are those of `fsspec` for this kind of URL, such as `endpoint_url`; credentials stay
+    in the environment. Another machine takes the run over when nothing was heard of this one for
+    `lease_s` seconds. A run waits for the store when a finished file has waited for `behind_s`
+    seconds, and stops when the store has not answered for `patience_s`.
     """
 
     url: str | None = Field(None, exclude=True)
     local: Annotated[Path | None, Strict(False)] = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] | None = None
     lease_s: Annotated[float, Field(ge=1)] = 60.0
     behind_s: PositiveFloat = 300.0
     patience_s: PositiveFloat = 60.0
@@ -51,4 +52,6 @@ def as_url(text: str) -> str:
 def local_folder(url: str) -> Path:
     """The folder of this machine in which a run at a URL works, if its configuration names none."""
     words = "".join(one if one.isalnum() or one in ".-" else "_" for one in url)
-    return Path.home() / ".cache" / "prefine" / "runs" / words
+    # Other URLs may have the same words.
+    name = f"{words[-80:].lstrip('.')}-{hashlib.sha256(url.encode()).hexdigest()[:8]}"
+    return Path.home() / ".cache" / "prefine" / "runs" / name

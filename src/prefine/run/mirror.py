@@ -101,7 +101,10 @@ class Mirror:
         self.folder = run_dir.resolve()
         self._storage = storage
         self.remote = Remote(storage.url, storage.options, storage.patience_s)
-        self._lease = StoreLease(self.remote, storage.lease_s, say)
+        # It ends, or has failed, before another machine may take over.
+        patience_s = min(storage.patience_s, storage.lease_s / 2)
+        self._leases = Remote(storage.url, storage.options, patience_s)
+        self._lease = StoreLease(self._leases, storage.lease_s, say)
         self._error: PrefineError | None = None
         self._changed = threading.Condition()
         self._unsent: dict[str, list[JournalGroup]] = {}
@@ -188,7 +191,7 @@ class Mirror:
             thread.join()
         self._keep_state(clean=self._error is None)
         if self._error is not None:
-            self.remote.patience_s = _LAST_PATIENCE_S
+            self._leases.patience_s = _LAST_PATIENCE_S
         with suppress(PrefineError):
             self._lease.release()
 

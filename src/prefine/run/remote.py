@@ -1,7 +1,8 @@
 """Files at a URL, by `fsspec`: read, written whole and listed, with retries."""
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -12,6 +13,8 @@ T = TypeVar("T")
 PATIENCE_S = 60.0
 """For so long a call to the store is tried again, before the run stops."""
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
+_OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2"}
+"""Stores that have no folders, and where making one would make a bucket."""
 _WHOLE_BYTES = 64 * 2**20
 """Up to this size a file is read at once, so that what is uploaded is one moment of it."""
 
@@ -91,13 +94,19 @@ class Remote:
         temporary.rename(to)
 
     def write(self, name: str, content: bytes) -> None:
-        """Write a file, whole."""
-        self._patiently(lambda: self._piped(name, content))
+        """Write a file, whole.
+
+        Raises:
+            ConfigError: There is no such bucket.
+        """
+        with self._bucket_is_there():
+            self._patiently(lambda: self._piped(name, content))
 
     def create(self, name: str, content: bytes) -> bool:
         """Write a file that is not there yet; False if it is."""
         try:
-            self._patiently(lambda: self._piped(name, content, mode="create"))
+            with self._bucket_is_there():
+                self._patiently(lambda: self._piped(name, content, mode="create"))
         except FileExistsError:
             return self.read(name) == content
         # A store that knows no exclusive writing keeps the last of two.
@@ -112,7 +121,8 @@ class Remote:
         if file.stat().st_size <= _WHOLE_BYTES:
             self.write(name, file.read_bytes())
         else:
-            self._patiently(lambda: self._files.put_file(str(file), self._path(name)))
+            with self._bucket_is_there(file):
+                self._patiently(lambda: self._files.put_file(str(file), self._path(name)))
 
     def delete(self, names: Iterable[str]) -> None:
         """Take files away; those that are gone already are no error."""
@@ -127,9 +137,21 @@ class Remote:
 
     def _piped(self, name: str, content: bytes, mode: str = "overwrite") -> None:
         path = self._path(name)
-        # Stores of objects have no folders.
-        self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        if not _OBJECTS.intersection(_protocols(self._files)):
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
         self._files.pipe_file(path, content, mode=mode)
+
+    @contextmanager
+    def _bucket_is_there(self, file: Path | None = None) -> Iterator[None]:
+        """Say what is missing where something is written; a `file` may have gone meanwhile."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if file is not None and not file.exists():
+                raise
+            raise ConfigError(
+                f"{self.url}: there is no such bucket or folder ({error}); make it first"
+            ) from error
 
     def _patiently(self, work: Callable[[], T]) -> T:
         """Call the store until it answers.
@@ -151,6 +173,11 @@ class Remote:
                     f"{self.url}: no permission ({error}); check the credentials in the environment"
                 ) from error
             except Exception as error:  # each kind of store has its own
+                if "Credential" in type(error).__name__:
+                    raise ConfigError(
+                        f"{self.url}: {error}; export those that this kind of URL needs, such as "
+                        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                    ) from error
                 if isinstance(error, OSError) and "PreconditionFailed" in repr(error):
                     raise FileExistsError(str(error)) from error
                 if time.monotonic() + wait > end:
@@ -161,6 +188,12 @@ class Remote:
                     ) from error
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    """The names of a file system's kind."""
+    found: str | tuple[str, ...] = files.protocol
+    return (found,) if isinstance(found, str) else found
 
 
 def _stored(entry: Mapping[str, Any]) -> Stored:

@@ -19,8 +19,6 @@ from prefine.errors import DataError
 from prefine.run.journal import Journal
 from prefine.run.remote import Remote
 
-JOURNAL = re.compile(r"(?:.*/)?journal/part-\d+\.sqlite")
-"""The path of a journal in a run folder."""
 _PIECE = re.compile(r"((?:.*/)?journal/part-\d+)/(\d{6})-(\d{6})\.(jsonl\.gz|sqlite)")
 _SUFFIX = ".sqlite"
 

@@ -48,15 +48,13 @@ class StoreLease:
                 break
             # Another machine was faster; whether it is alive is looked at in turn.
             highest = max(_highest(remote), self.number)
-        self._renewed = time.monotonic()
         remote.delete(_file(number) for number in _numbers(remote) if number < self.number)
 
     def beat(self) -> None:
         """Show that this process is alive.
 
         Raises:
-            BackendError: Another machine has taken over, or the store did not answer for so long
-                that one may have.
+            BackendError: Another machine has taken over, or the store does not answer.
         """
         if _highest(self._remote) != self.number or not self._is_ours():
             raise BackendError(
@@ -65,12 +63,6 @@ class StoreLease:
             )
         self._beats += 1
         self._remote.write(self._name, self._content())
-        self._renewed = time.monotonic()
-
-    @property
-    def is_overdue(self) -> bool:
-        """True if the last beat is so long ago that another machine may take over."""
-        return time.monotonic() - self._renewed > self._still_s
 
     def release(self) -> None:
         """Say that this process has ended; the number stays taken."""
