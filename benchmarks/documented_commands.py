@@ -74,8 +74,12 @@ CHANGES = [
     # Fifteen trainings of two minutes.
     Change("docs/sweeps.md", r"^prefine sweep \S+$", instead=rf"\g<0> {SMALL}"),
     Change("docs/rounds.md", r"^prefine run \S+$", instead=rf"\g<0> {SMALL}"),
-    # There is no hub, and a folder is the store.
-    Change("docs/hub.md", r"^prefine push (?!.*--dry-run).*", instead=r"\g<0> --dry-run"),
+    # There is no hub, the base model is a folder, and a folder is the store.
+    Change(
+        "docs/hub.md",
+        r"^(prefine push .*?)( --dry-run)?$",
+        instead=r"\1 --base-model HuggingFaceTB/SmolLM2-135M-Instruct --dry-run",
+    ),
     Change("docs/hub.md", r"^prefine pull", skip="needs the hub; benchmarks/storage.py has one"),
     Change("docs/storage.md", r"s3://bucket/", instead="file://$PWD/store/"),
     Change("*", r"^PYTHONPATH=configs", instead="PYTHONPATH=configs:$PYTHONPATH"),

@@ -1,8 +1,10 @@
 """A run folder at a URL, in the memory of this process: leases, segments, failures, machines."""
 
 import json
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +13,7 @@ import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
 from command import prefine
+from prefine import train as prefine_train
 from prefine.calls.protocol import JournalGroup, Submission
 from prefine.config.storage import StorageConfig, as_url, is_url
 from prefine.errors import BackendError, ConfigError
@@ -230,6 +233,51 @@ def test_a_store_that_fails_stops_the_run(place: Place) -> None:
         assert remote.read(name) == (place.root / "whole" / name).read_bytes()
 
 
+def test_no_answer_is_used_that_the_store_does_not_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "MOST_UNSENT", 2)
+    place, url = tmp_path / "run", "flaky://runs/one"
+    with (
+        pytest.raises(BackendError, match="the store is out of order"),
+        mirrored(place, storage(url=url, lease_s=1), silent),
+        RunFolder(place) as folder,
+    ):
+        journal = folder.journal()
+        FlakyFileSystem.writes_left = 0
+        journal.write(group("a"))
+        journal.write(group("b"))
+    FlakyFileSystem.writes_left = None
+    # The answers are on this disk, and go to the store when the command runs again.
+    with mirrored(place, storage(url=url, lease_s=1), silent), RunFolder(place) as folder:
+        assert folder.journal().count() == 2
+    other = tmp_path / "other"
+    with (
+        mirrored(other, storage(url=url), silent),
+        closing(Journal(other / "journal" / "part-00000.sqlite")) as journal,
+    ):
+        assert journal.count() == 2
+
+
+def test_training_waits_for_a_store_that_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_LOOK_S", 0.02)
+    late = storage(url="flaky://runs/one", behind_s=0.1, patience_s=30)
+    with mirrored(tmp_path / "run", late, silent), RunFolder(tmp_path / "run") as folder:
+        FlakyFileSystem.writes_left = 0
+        (tmp_path / "run" / "state.json").write_text("{}")
+        time.sleep(0.4)
+        answers = threading.Timer(0.5, lambda: setattr(FlakyFileSystem, "writes_left", None))
+        answers.start()
+        began = time.monotonic()
+        assert folder.mirror is not None
+        folder.mirror.check()
+        assert time.monotonic() - began > 0.3
+        assert Remote("flaky://runs/one").read("state.json") == b"{}"
+        answers.join()
+
+
 def test_reading_needs_no_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(place.root / "home"))
     assert prefine(*by_url()).code == OK
@@ -245,6 +293,15 @@ def test_reading_needs_no_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -
     held.beat()
     done = prefine("compare", "flaky://runs/none", "here")
     assert (done.code, "there is no run here" in done.err) == (CONFIG, True)
+
+
+def test_python_trains_at_a_url(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.root / "home"))
+    settings = {"max_steps": 1, "pairs_per_step": 2}
+    pairs = [{"prompt": f"q{n}", "chosen": "yes", "rejected": "no"} for n in range(4)]
+    trained = prefine_train("model", pairs, output_dir="flaky://runs/api", settings=settings)
+    there = Remote("flaky://runs/api").read("model/model.safetensors")
+    assert (trained.path / "model.safetensors").read_bytes() == there
 
 
 @pytest.mark.parametrize(

@@ -54,9 +54,10 @@ def pull(repo: str, to: Path, *, revision: str | None = None) -> list[Pulled]:
     with hub_errors(repo):
         found = {type_: info for type_ in _FOLDERS if (info := _info(api, repo, type_, revision))}
     if not found:
+        at = "" if revision is None else f" at {revision}"
         raise ConfigError(
-            f"{repo}: no model and no data set that `prefine push` has published; other models are "
-            f"read by their id, {{name: hf, path: {repo}}}, and other data with "
+            f"{repo}{at}: no model and no data set that `prefine push` has published; other models "
+            f"are read by their id, {{name: hf, path: {repo}}}, and other data with "
             f"{{name: hub, path: {repo}}}"
         )
     for type_ in found:
@@ -68,10 +69,10 @@ def pull(repo: str, to: Path, *, revision: str | None = None) -> list[Pulled]:
 
 def _info(api: Any, repo: str, type_: RepoType, revision: str | None) -> Any:
     """The hub's description of a repository that prefine has pushed; None without one."""
-    missing = library().errors.RepositoryNotFoundError
+    errors = library().errors
     try:
         info = api.repo_info(repo, repo_type=type_, revision=revision)
-    except missing:
+    except (errors.RepositoryNotFoundError, errors.RevisionNotFoundError):
         return None
     return info if any(one.rfilename == RECORD_NAME for one in info.siblings or ()) else None
 

@@ -15,7 +15,7 @@ PATIENCE_S = 60.0
 _FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
 _OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2"}
 """Stores that have no folders, and where making one would make a bucket."""
-_WHOLE_BYTES = 64 * 2**20
+_WHOLE_BYTES = 16 * 2**20
 """Up to this size a file is read at once, so that what is uploaded is one moment of it."""
 
 
