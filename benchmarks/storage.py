@@ -152,6 +152,8 @@ def hub(root: Path, model: Path) -> Iterator[Line]:
             sent_nothing = commits_before == [len(repo.commits) for repo in repos]
             if done.code == 2 and sent_nothing and all(word in done.err for word in words):
                 refused.append(name)
+            else:
+                print(f"{name}: exit code {done.code}\n{done.err}", file=sys.stderr)
             shutil.rmtree(root / "planted")
         yield Line(
             "planted keys and paths",

@@ -9,6 +9,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -156,11 +157,15 @@ def _with_sources(file: Published, path: Path, known: set[str]) -> tuple[Publish
     """A part of a table, in which the file that a prompt came from has its last name only."""
     with pq.ParquetFile(path) as opened:
         at = opened.schema_arrow.get_field_index(_EXTRA)
-        before = opened.read(columns=[_EXTRA]).column(0).to_pylist() if at >= 0 else []
+        before = (
+            opened.read(columns=[_EXTRA], use_threads=False).column(0).to_pylist()
+            if at >= 0
+            else []
+        )
         after = [None if text is None else _shortened(text, known) for text in before]
         if after == before:
             return file, ""
-        table = opened.read()
+        table = read()
     field = table.schema.field(at)
     shortened = table.set_column(at, field, pa.array(after, field.type))
     written = pa.BufferOutputStream()
@@ -225,7 +230,7 @@ def _of_table(content: Path | bytes) -> Iterator[tuple[str, str, bool]]:
             yield f"metadata {name.decode('utf-8', 'replace')}", text, name != b"ARROW:schema"
         first = 0
         for group in range(table.num_row_groups):
-            rows = table.read_row_group(group).to_pylist()
+            rows = table.read_row_group(group, use_threads=False).to_pylist()
             for number, row in enumerate(rows, first):
                 for place, text in _texts(row):
                     yield f"row {number}, {place}", text, False
