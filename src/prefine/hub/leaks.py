@@ -157,11 +157,9 @@ def _with_sources(file: Published, path: Path, known: set[str]) -> tuple[Publish
     """A part of a table, in which the file that a prompt came from has its last name only."""
     with pq.ParquetFile(path) as opened:
         at = opened.schema_arrow.get_field_index(_EXTRA)
-        before = (
-            opened.read(columns=[_EXTRA], use_threads=False).column(0).to_pylist()
-            if at >= 0
-            else []
-        )
+        # A thread of pyarrow that is still there at the end of a short command may abort it.
+        read = partial(opened.read, use_threads=False)
+        before = read(columns=[_EXTRA]).column(0).to_pylist() if at >= 0 else []
         after = [None if text is None else _shortened(text, known) for text in before]
         if after == before:
             return file, ""
