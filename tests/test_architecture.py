@@ -44,6 +44,7 @@ FLOORS = {
         "atomic",
         "config",
         "chat",
+        "tokenizer",
         "turns",
     ),
     1: (
