@@ -43,8 +43,8 @@ FLOORS = {
         "secrets",
         "atomic",
         "config",
-        "chat",
         "tokenizer",
+        "chat",
         "turns",
     ),
     1: (

@@ -246,4 +246,4 @@ def test_pieces_make_up_the_text(text: str, pieces: list[str]) -> None:
 
 
 def test_pieces_of_half_a_character() -> None:
-    assert chat.pieces(cast(Any, _Bytes()), [0x61, 0xC3]) == ["a", "\ufffd"]
+    assert pieces_of(cast(Any, _Bytes()), [0x61, 0xC3]) == ["a", "\ufffd"]
