@@ -227,6 +227,27 @@ def test_rows_that_have_ended_leave_the_batch_and_no_bit_changes(
     assert set(sizes) == {64}
 
 
+@pytest.mark.parametrize("place", ["alone", "last"])
+def test_no_batch_becomes_smaller_where_a_rows_place_changes_its_bits(
+    model: HfModel, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    feed = PaddedRows.feed
+
+    def by_place(self: PaddedRows, tokens: torch.Tensor) -> torch.Tensor:
+        logits = feed(self, tokens)
+        length = self._mask.shape[1]
+        if length % 8 == 5 and (place == "last" or len(tokens) == 8):
+            logits[-1] += 1e-3
+        return logits
+
+    monkeypatch.setattr(PaddedRows, "feed", by_place)
+    with torch.inference_mode():
+        assert SmallerBatches(model.model, pad_id=0).smallest(64, 8) in ((16, 64), (64,))[
+            place == "last"
+        ]
+        assert SmallerBatches(model.model, pad_id=0).smallest(8, 1) == 8
+
+
 def test_a_batch_has_sizes_that_were_tried_and_found_equal(
     many: HfModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
