@@ -81,7 +81,8 @@ def test_all_stages_say_whether_the_budget_was_kept(place: Place) -> None:
 def test_where_completions_are_ranked_the_better_ones_are_anchors_too(
     place: Place, completions: int, same: Any
 ) -> None:
-    place.put("answers.jsonl", answers(completions=completions))
+    place.put("answers.jsonl", answers(240, completions))
+    place.change({"pair.held_out_prompts": 200})
     # Below zero, so that the weight is more than 0 from the start.
     place.change(AUTO | {"train.regularizer.delta": -3.0})
     place.change({"train.max_steps": 4, "train.learning_rate": 0.02})
