@@ -57,7 +57,7 @@ FLOORS = {
         "pairing",
         "metrics",
     ),
-    2: ("calls", "models", "judging", "bridging", "run", "data", "training", "suites"),
+    2: ("calls", "models", "judging", "bridging", "run", "executors", "data", "training", "suites"),
     3: ("playground", "report", "stages", "rounds", "sweep", "compare"),
     4: ("api", "cli", "trl", "__main__"),
 }
@@ -280,6 +280,7 @@ SPEAKERS = {
     "prefine.cli.sweep": "gives its trials this environment, with one GPU each",
     "prefine.stages.origins": "stores the command line in the manifest",
     "prefine.secrets": "reads the one variable that holds a key",
+    "prefine.executors.ray_cluster": "sets what Ray reads when it is loaded: no telemetry",
 }
 
 

@@ -26,7 +26,7 @@ from prefine.models.capabilities import check_model
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt, Ranking
 from prefine.run.rows import Groups
 from prefine.stages.pair_options import PairCounts
-from prefine.stages.rank import Ranked, Ranker
+from prefine.stages.ranker import Ranked, Ranker
 from prefine.stages.selection import BoundSelector, RankedPrompt
 from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, chunks

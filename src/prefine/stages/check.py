@@ -152,7 +152,7 @@ def _asked_in_ranking(config: RunConfig) -> dict[str, "Judge"]:
     """
     if config.rank is None:
         return {}
-    from prefine.stages.rank import configured_ranker
+    from prefine.stages.ranker import configured_ranker
 
     ranker = configured_ranker(config)
     return {"rank.scorer" if one is ranker.scorer else "rank.judge": one for one in ranker.asked}

@@ -1,0 +1,209 @@
+"""The executor `ray`: shards as tasks of actors, on one machine or on the nodes of a cluster."""
+
+import importlib
+import importlib.util
+import logging
+import math
+import os
+import secrets
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from prefine.atomic import write_text
+from prefine.calls.counts import CallCounts
+from prefine.config.sections import RunConfig
+from prefine.errors import BackendError, ConfigError
+from prefine.executors.dispatch import Dispatch
+from prefine.executors.protocol import StageWork
+from prefine.executors.ray_pool import RayPool, Resources
+from prefine.executors.shared_limits import limits_of_one, refuse_given
+from prefine.executors.worker import Orders, own_versions
+from prefine.run.journal import Journal
+from prefine.run.journal_parts import absorb_parts, next_part
+
+_OBJECT_STORE = 80 * 2**20
+"""Bytes of shared memory on one machine: tasks and their results are small. Ray takes no less."""
+_SOCKET_BYTES = 107
+"""The longest path of a Unix socket; Ray's, below its folder, take 64 of them."""
+_SOCKET_BELOW = 64
+_TOKEN = ".executor-{}"
+
+
+class RayExecutor:
+    """Works in the actors of a Ray cluster, each with its part of the journal.
+
+    Args:
+        address: null starts Ray on this machine for the time of a stage; "auto" is the cluster that
+            this machine is in, and else `HOST:PORT` or `ray://HOST:PORT`.
+        workers: Actors at work; "auto" is as many as the cluster has room for when a stage begins.
+        num_cpus: CPUs that Ray sets aside for each worker.
+        num_gpus: GPUs of each worker, for models that run in its process.
+        shards_per_task: Shards that a worker takes at a time. Calls of all of them are in flight
+            beside each other, so more keep a server busier and less of a cluster at the end.
+    """
+
+    def __init__(
+        self,
+        *,
+        address: str | None = None,
+        workers: Annotated[int, Field(gt=0)] | Literal["auto"] = "auto",
+        num_cpus: Annotated[float, Field(ge=0)] = 1.0,
+        num_gpus: Annotated[float, Field(ge=0)] = 0.0,
+        shards_per_task: Annotated[int, Field(gt=0)] = 1,
+    ) -> None:
+        self._address = address
+        self._workers = workers
+        self._each = Resources(num_cpus, num_gpus)
+        self._shards_per_task = shards_per_task
+
+    def check(self, config: RunConfig) -> None:
+        """Raise ConfigError without Ray, or if workers could not import a component."""
+        if importlib.util.find_spec("ray") is None:
+            raise ConfigError(
+                "executor: ray needs the package 'ray'; install prefine[ray], on every node"
+            )
+        refuse_given(config)
+
+    def run(
+        self, work: StageWork, shards: Iterable[Any], take: Callable[[Any], None]
+    ) -> Sequence[str]:
+        """Work on all shards; return notes.
+
+        Raises:
+            ConfigError: A node does not see the run folder, or has another version.
+            BackendError: No cluster is there, or its workers end again and again.
+        """
+        self.check(work.config)
+        engine = work.engine
+        journal = None if engine is None else engine.journal
+        assert journal is None or isinstance(journal, Journal), "the journal of the run folder"
+        with self._connected() as ray, _token(work.folder) as (token_file, token):
+            size = self._size(ray)
+            if journal is not None:
+                journal.settle()
+            orders = Orders(
+                stage=work.stage,
+                config=limits_of_one(work.config, size),
+                folder=work.folder.absolute(),
+                directory=Path.cwd(),
+                token_file=token_file.absolute(),
+                token=token,
+                versions=own_versions(),
+                job=work.order,
+                journal=None if journal is None else journal.path.absolute(),
+                max_calls=None if engine is None else engine.max_calls,
+                max_cost=None if engine is None else engine.max_cost,
+                most_failures=math.inf if engine is None else engine.most_failures,
+            )
+            earlier = CallCounts() if engine is None else engine.counts
+            first_part = 1 if journal is None else next_part(journal)
+            try:
+                with RayPool(ray, orders, size=size, each=self._each, earlier=earlier) as pool:
+                    dispatch = Dispatch(
+                        pool,
+                        work,
+                        pool,
+                        shards_per_task=self._shards_per_task,
+                        first_part=first_part,
+                    )
+                    return dispatch.run(shards, take)
+            finally:
+                if journal is not None:
+                    absorb_parts(journal)
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
+        """Ray, connected to the cluster; one that was started for it is shut down."""
+        os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+        # Whether torch sees a GPU is decided by num_gpus, as it will be the default of Ray.
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        ray = importlib.import_module("ray")
+        importlib.import_module("ray.util.scheduling_strategies")
+        if ray.is_initialized():  # by the program that uses this library
+            yield ray
+            return
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        try:
+            if self._address is not None:
+                try:
+                    ray.init(address=self._address, **quiet)
+                except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+                    raise BackendError(
+                        f"executor.address: {self._address!r}: no Ray cluster answers "
+                        f"({' '.join(str(error).split())[:200]}); start one (docs/clusters.md), or "
+                        "leave address out to use this machine"
+                    ) from error
+                yield ray
+            else:
+                with _short_folder() as folder:
+                    ray.init(
+                        num_cpus=max(1, math.ceil(self._local_workers() * self._each.num_cpus)),
+                        include_dashboard=False,
+                        object_store_memory=_OBJECT_STORE,
+                        _temp_dir=folder,
+                        _node_ip_address="127.0.0.1",
+                        **quiet,
+                    )
+                    try:
+                        yield ray
+                    finally:
+                        ray.shutdown()
+        finally:
+            ray.shutdown()
+
+    def _local_workers(self) -> int:
+        if self._workers != "auto":
+            return self._workers
+        return max(1, int((os.cpu_count() or 1) // max(self._each.num_cpus, 1.0)))
+
+    def _size(self, ray: Any) -> int:
+        """The number of workers: as configured, or as many as there is room for."""
+        if self._workers != "auto":
+            return self._workers
+        has = ray.cluster_resources()
+        room = [
+            has.get(name, 0.0) / wanted
+            for name, wanted in zip(("CPU", "GPU"), self._each, strict=True)
+            if wanted
+        ]
+        if room and min(room) < 1:
+            raise ConfigError(
+                f"executor: the cluster has {has.get('CPU', 0):g} CPUs and {has.get('GPU', 0):g} "
+                f"GPUs, which is no room for one worker with {self._each.num_cpus:g} CPUs and "
+                f"{self._each.num_gpus:g} GPUs; lower executor.num_cpus or num_gpus, or say how "
+                "many workers there will be (executor.workers) if nodes start on demand"
+            )
+        return int(min(room, default=1.0))
+
+
+@contextmanager
+def _token(folder: Path) -> Iterator[tuple[Path, str]]:
+    """A file in the run folder whose content only who sees the folder can know."""
+    token = secrets.token_hex(8)
+    path = folder / _TOKEN.format(token)
+    write_text(path, token)
+    try:
+        yield path, token
+    finally:
+        path.unlink(missing_ok=True)
+
+
+@contextmanager
+def _short_folder() -> Iterator[str]:
+    """A folder for Ray's sockets, whose paths may not be long; it is removed at the end.
+
+    Raises:
+        ConfigError: The system's folder for temporary files has too long a name.
+    """
+    with tempfile.TemporaryDirectory(prefix="ray", ignore_cleanup_errors=True) as folder:
+        if len(os.fsencode(folder)) + _SOCKET_BELOW > _SOCKET_BYTES:
+            raise ConfigError(
+                f"executor: {folder} is too long a path for Ray's sockets; set TMPDIR to a folder "
+                f"with at most {_SOCKET_BYTES - _SOCKET_BELOW - 12} characters, such as /tmp"
+            )
+        yield folder
