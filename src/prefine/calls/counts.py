@@ -91,7 +91,7 @@ class Ledger:
     def afford(
         self, task: int, counts: CallCounts, batch: int, in_flight: int
     ) -> tuple[float, bool]:
-        """Return the cost of all, and True if the task may send a batch, which then counts as sent."""
+        """The cost of all, and True if the task may send a batch, which then counts as sent."""
         self._running[task] = counts
         self._in_flight[task] = in_flight
         total, flying = self.total(), sum(self._in_flight.values())

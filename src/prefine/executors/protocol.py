@@ -10,7 +10,7 @@ from prefine.config.sections import RunConfig
 
 
 class Workplace(NamedTuple):
-    """The process in which shards are worked on: its engine, if they ask, and its ties to the user."""
+    """The process that works on shards: its engine, if they ask, and its ties to the user."""
 
     engine: CallEngine | None
     advance: Callable[[int], None]
