@@ -1,4 +1,4 @@
-"""Pairs, lists and labelled answers as parts of their tables, with those that are held out beside."""
+"""Pairs, lists and labelled answers as parts of their tables, held-out ones beside them."""
 
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence

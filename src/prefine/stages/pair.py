@@ -128,7 +128,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
 
     tables = [folder / kind, folder / f"heldout_{kind}"]
     with PartsWritten(*tables) as written:
-        options = {"holds_out": bool(held_out_ids)}
+        options: dict[str, Any] = {"holds_out": bool(held_out_ids)}
         spread(
             PairJob(config, folder.path, **options),
             parts_to_pair(),
