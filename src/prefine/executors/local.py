@@ -20,3 +20,6 @@ class Local:
         place = Workplace(work.engine, work.advance, work.stopping)
         work.job.run(enumerate(shards), take, place)
         return work.job.notes
+
+    def close(self) -> None:
+        """Do nothing: nothing was opened."""

@@ -113,6 +113,10 @@ class Executor(Protocol):
         """
         ...
 
+    def close(self) -> None:
+        """End what it has started; it starts anew if it is used again."""
+        ...
+
 
 def executor_of(config: RunConfig) -> Executor:
     """The executor that a configuration names, made once.

@@ -1,5 +1,6 @@
 """The executor `ray`: shards as tasks of actors, on one machine or on the nodes of a cluster."""
 
+import atexit
 import importlib
 import importlib.util
 import logging
@@ -8,7 +9,7 @@ import os
 import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -38,8 +39,8 @@ class RayExecutor:
     """Works in the actors of a Ray cluster, each with its part of the journal.
 
     Args:
-        address: null starts Ray on this machine for the time of a stage; "auto" is the cluster that
-            this machine is in, and else `HOST:PORT` or `ray://HOST:PORT`.
+        address: null starts Ray on this machine for the time of the command; "auto" is the
+            cluster that this machine is in, and else `HOST:PORT` or `ray://HOST:PORT`.
         workers: Actors at work; "auto" is as many as the cluster has room for when a stage begins.
         num_cpus: CPUs that Ray sets aside for each worker.
         num_gpus: GPUs of each worker, for models that run in its process.
@@ -60,6 +61,8 @@ class RayExecutor:
         self._workers = workers
         self._each = Resources(num_cpus, num_gpus)
         self._shards_per_task = shards_per_task
+        self._open = ExitStack()
+        self._ray: Any = None
 
     def check(self, config: RunConfig) -> None:
         """Raise ConfigError without Ray, or if workers could not import a component."""
@@ -82,7 +85,8 @@ class RayExecutor:
         engine = work.engine
         journal = None if engine is None else engine.journal
         assert journal is None or isinstance(journal, Journal), "the journal of the run folder"
-        with self._connected() as ray, _token(work.folder) as (token_file, token):
+        ray = self._connected()
+        with _token(work.folder) as (token_file, token):
             size = self._size(ray)
             if journal is not None:
                 journal.settle()
@@ -116,45 +120,52 @@ class RayExecutor:
                 if journal is not None:
                     absorb_parts(journal)
 
-    @contextmanager
-    def _connected(self) -> Iterator[Any]:
-        """Ray, connected to the cluster; one that was started for it is shut down."""
+    def close(self) -> None:
+        """Leave the cluster; Ray on this machine ends, if it was started here."""
+        self._open.close()
+        self._ray = None
+
+    def _connected(self) -> Any:
+        """Ray, connected to the cluster until `close`, or until the program ends.
+
+        Raises:
+            BackendError: No cluster answers.
+        """
+        if self._ray is not None:
+            return self._ray
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-        # Whether torch sees a GPU is decided by num_gpus, as it will be the default of Ray.
+        # A worker without GPUs of its own sees none only if the user's environment says so.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
         ray = importlib.import_module("ray")
         importlib.import_module("ray.util.scheduling_strategies")
-        if ray.is_initialized():  # by the program that uses this library
-            yield ray
-            return
+        if not ray.is_initialized():  # it is, where the program that uses this library has done it
+            atexit.register(self.close)
+            self._open.callback(atexit.unregister, self.close)
+            self._connect(ray)
+            self._open.callback(ray.shutdown)
+        self._ray = ray
+        return ray
+
+    def _connect(self, ray: Any) -> None:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        if self._address is None:
+            ray.init(
+                num_cpus=max(1, math.ceil(self._local_workers() * self._each.num_cpus)),
+                include_dashboard=False,
+                object_store_memory=_OBJECT_STORE,
+                _temp_dir=self._open.enter_context(_short_folder()),
+                _node_ip_address="127.0.0.1",
+                **quiet,
+            )
+            return
         try:
-            if self._address is not None:
-                try:
-                    ray.init(address=self._address, **quiet)
-                except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
-                    raise BackendError(
-                        f"executor.address: {self._address!r}: no Ray cluster answers "
-                        f"({' '.join(str(error).split())[:200]}); start one (docs/clusters.md), or "
-                        "leave address out to use this machine"
-                    ) from error
-                yield ray
-            else:
-                with _short_folder() as folder:
-                    ray.init(
-                        num_cpus=max(1, math.ceil(self._local_workers() * self._each.num_cpus)),
-                        include_dashboard=False,
-                        object_store_memory=_OBJECT_STORE,
-                        _temp_dir=folder,
-                        _node_ip_address="127.0.0.1",
-                        **quiet,
-                    )
-                    try:
-                        yield ray
-                    finally:
-                        ray.shutdown()
-        finally:
-            ray.shutdown()
+            ray.init(address=self._address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+            raise BackendError(
+                f"executor.address: {self._address!r}: no Ray cluster answers "
+                f"({' '.join(str(error).split())[:200]}); start one (docs/clusters.md), or leave "
+                "address out to use this machine"
+            ) from error
 
     def _local_workers(self) -> int:
         if self._workers != "auto":

@@ -8,6 +8,7 @@ from prefine.config.named import outer_components
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
+from prefine.executors.protocol import executor_of
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import ListsModels, Samples
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -90,6 +91,7 @@ def check(
         from prefine.stages.bridge_options import bridge_check
 
         bridge = bridge_check(config)
+    executor_of(config).check(config)
     servers = _check_components(config, _never_asked(config, ranked_by, through))
     if config.items_entries:
         check_imported(config.pair, list(config.items_entries))
