@@ -6,26 +6,25 @@ The workers here are ours, in this process: what they do with a task is what the
 import random
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from own_workers import Dies, OwnWorkers
 from prefine.calls.counts import CallCounts, Ledger
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker, Batch, Call, Failure
 from prefine.config.sections import RunConfig
 from prefine.errors import BackendError, ConfigError, Interrupted, LimitError
-from prefine.executors.dispatch import Dispatch, Event, Finished, Lost, Ready
 from prefine.executors.protocol import JobOrder, StageWork, Workplace
 from prefine.executors.shared_limits import limits_of_one
-from prefine.executors.worker import Orders, ShardTask, Worker, own_versions
+from prefine.executors.worker import Orders, Worker, own_versions
 from prefine.models.scripted import ScriptedModel
 from prefine.records import Score, Usage
 from prefine.run.journal import Journal
-from prefine.run.journal_parts import absorb_parts, next_part
 from prefine.stages.shards import ask_shards
 
 CONFIG = {
@@ -37,10 +36,6 @@ CONFIG = {
 }
 ASKED: list[str] = []
 """All that the "server" was asked, whichever worker did it."""
-
-
-class Dies(BaseException):
-    """What a SIGKILL is to a worker of this process."""
 
 
 class Doubling:
@@ -91,37 +86,6 @@ class Doubling:
 BACKEND = ScriptedModel(replies=["unused"])
 
 
-class OwnPool:
-    """Workers in this process, one task at a time; `order` says which of them is done next."""
-
-    def __init__(self, orders: Orders, ledger: Ledger, size: int, seed: int) -> None:
-        self.size, self._orders, self._ledger = size, orders, ledger
-        self._workers: dict[int, Worker] = {}
-        self._events: list[Event] = []
-        self._tasks: dict[int, ShardTask] = {}
-        self._random = random.Random(seed)
-
-    def start(self) -> int:
-        number = len(self._workers) + 1
-        self._workers[number] = worker = Worker(self._orders, self._ledger)
-        self._events.append(Ready(number, worker.prepare()))
-        return number
-
-    def submit(self, worker: int, task: ShardTask) -> None:
-        self._tasks[worker] = task
-
-    def wait(self, timeout_s: float) -> Sequence[Event]:
-        events, self._events = self._events, []
-        if self._tasks and not events:
-            worker = self._random.choice(sorted(self._tasks))
-            task = self._tasks.pop(worker)
-            try:
-                events.append(Finished(worker, self._workers[worker].work(task)))
-            except Dies:
-                events.append(Lost(worker, "killed"))
-        return events
-
-
 class Place:
     """A run folder with its journal, and what a stage counts."""
 
@@ -161,36 +125,8 @@ class Place:
         self, shards: list[list[int]], *, seed: int = 0, per_task: int = 1, **limits: Any
     ) -> tuple[CallEngine, list[str]]:
         engine = CallEngine(self.journal, stage="rank", **limits)
-        ledger = Ledger(engine.max_calls, engine.max_cost)
-        self.journal.settle()
-        token = self.folder / ".token"
-        token.write_text("seen")
-        orders = Orders(
-            stage="rank",
-            config=limits_of_one(self.config, 3),
-            folder=self.folder,
-            directory=Path.cwd(),
-            token_file=token,
-            token="seen",
-            versions=own_versions(),
-            job=JobOrder(Doubling),
-            journal=self.journal.path,
-            max_calls=engine.max_calls,
-            max_cost=engine.max_cost,
-            most_failures=engine.most_failures,
-        )
-        pool = OwnPool(orders, ledger, 3, seed)
-        dispatch = Dispatch(
-            pool,
-            self.work(engine),
-            ledger,
-            shards_per_task=per_task,
-            first_part=next_part(self.journal),
-        )
-        try:
-            return engine, dispatch.run(shards, self.take)
-        finally:
-            absorb_parts(self.journal, wait_s=0)
+        executor = OwnWorkers(seed=seed, shards_per_task=per_task)
+        return engine, list(executor.run(self.work(engine), shards, self.take))
 
 
 SHARDS = [list(range(start, start + 5)) for start in range(0, 60, 5)]
@@ -300,6 +236,7 @@ def test_a_node_without_the_run_folder_is_told_apart(place: Place) -> None:
         config=place.config.resolved(),
         folder=place.folder,
         directory=Path.cwd(),
+        paths=(),
         token_file=token,
         token="mine",
         versions=own_versions(),

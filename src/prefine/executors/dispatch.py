@@ -76,7 +76,7 @@ class Pool(Protocol):
 
 
 class Tally(Protocol):
-    """The driver's side of the ledger."""
+    """The ledger as the process has it that hands out the tasks."""
 
     def total(self) -> CallCounts:
         """The counts of all tasks."""

@@ -6,33 +6,27 @@ import importlib.util
 import logging
 import math
 import os
-import secrets
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from prefine.atomic import write_text
 from prefine.calls.counts import CallCounts
 from prefine.config.sections import RunConfig
 from prefine.errors import BackendError, ConfigError
-from prefine.executors.dispatch import Dispatch
 from prefine.executors.protocol import StageWork
 from prefine.executors.ray_pool import RayPool, Resources
-from prefine.executors.shared_limits import limits_of_one, refuse_given
-from prefine.executors.worker import Orders, own_versions
-from prefine.run.journal import Journal
-from prefine.run.journal_parts import absorb_parts, next_part
+from prefine.executors.shared_limits import refuse_given
+from prefine.executors.spreading import work_on
+from prefine.executors.worker import Orders
 
 _OBJECT_STORE = 80 * 2**20
 """Bytes of shared memory on one machine: tasks and their results are small. Ray takes no less."""
 _SOCKET_BYTES = 107
 """The longest path of a Unix socket; Ray's, below its folder, take 64 of them."""
 _SOCKET_BELOW = 64
-_TOKEN = ".executor-{}"
 
 
 class RayExecutor:
@@ -82,43 +76,13 @@ class RayExecutor:
             BackendError: No cluster is there, or its workers end again and again.
         """
         self.check(work.config)
-        engine = work.engine
-        journal = None if engine is None else engine.journal
-        assert journal is None or isinstance(journal, Journal), "the journal of the run folder"
         ray = self._connected()
-        with _token(work.folder) as (token_file, token):
-            size = self._size(ray)
-            if journal is not None:
-                journal.settle()
-            orders = Orders(
-                stage=work.stage,
-                config=limits_of_one(work.config, size),
-                folder=work.folder.absolute(),
-                directory=Path.cwd(),
-                token_file=token_file.absolute(),
-                token=token,
-                versions=own_versions(),
-                job=work.order,
-                journal=None if journal is None else journal.path.absolute(),
-                max_calls=None if engine is None else engine.max_calls,
-                max_cost=None if engine is None else engine.max_cost,
-                most_failures=math.inf if engine is None else engine.most_failures,
-            )
-            earlier = CallCounts() if engine is None else engine.counts
-            first_part = 1 if journal is None else next_part(journal)
-            try:
-                with RayPool(ray, orders, size=size, each=self._each, earlier=earlier) as pool:
-                    dispatch = Dispatch(
-                        pool,
-                        work,
-                        pool,
-                        shards_per_task=self._shards_per_task,
-                        first_part=first_part,
-                    )
-                    return dispatch.run(shards, take)
-            finally:
-                if journal is not None:
-                    absorb_parts(journal)
+        size = self._size(ray)
+
+        def start(orders: Orders, earlier: CallCounts) -> RayPool:
+            return RayPool(ray, orders, size=size, each=self._each, earlier=earlier)
+
+        return work_on(work, shards, take, start, workers=size, each=self._shards_per_task)
 
     def close(self) -> None:
         """Leave the cluster; Ray on this machine ends, if it was started here."""
@@ -190,18 +154,6 @@ class RayExecutor:
                 "many workers there will be (executor.workers) if nodes start on demand"
             )
         return int(min(room, default=1.0))
-
-
-@contextmanager
-def _token(folder: Path) -> Iterator[tuple[Path, str]]:
-    """A file in the run folder whose content only who sees the folder can know."""
-    token = secrets.token_hex(8)
-    path = folder / _TOKEN.format(token)
-    write_text(path, token)
-    try:
-        yield path, token
-    finally:
-        path.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ names and messages, everything else as the executor's library carries it.
 
 import os
 import platform
+import sys
 from collections.abc import Callable
 from contextlib import closing
 from importlib.metadata import version
@@ -60,6 +61,7 @@ class Orders(NamedTuple):
     """All that a worker is told before its first task. It is pickled.
 
     `config` is the configuration as `RunConfig.resolved` has it, under the limits of one worker.
+    `paths` are those where the command looks for modules, `directory` is where it was started.
     `token` is the content of the file `token_file`, by which a worker knows the run folder.
     `journal` is None for work that asks nobody.
     """
@@ -68,6 +70,7 @@ class Orders(NamedTuple):
     config: dict[str, Any]
     folder: Path
     directory: Path
+    paths: tuple[str, ...]
     token_file: Path
     token: str
     versions: tuple[str, str]
@@ -198,6 +201,7 @@ class Worker:
                 f"command runs {orders.versions[0]} under {orders.versions[1]}; install the same "
                 "on all nodes"
             )
+        sys.path += [path for path in orders.paths if path not in sys.path]
         # Paths in a configuration may be relative to the folder in which the command was started.
         if orders.directory.is_dir():
             os.chdir(orders.directory)
