@@ -4,7 +4,7 @@
 
 `measure` prints a row for each size, stage and executor: seconds, seconds of processors, the
 largest memory of any one process, and the disk of the run folder; then what one more prompt takes,
-which `prefine simulate-cost --rates` reads (`--rates FILE` writes it there). `kill` ranks 10,000
+which `prefine cost --rates` reads (`--rates FILE` writes it there). `kill` ranks 10,000
 prompts with four workers and kills one, then stops the command with SIGINT, then kills the command
 itself, and finishes: once with a judge in the workers' processes, and once with a server that
 counts. The data is made here, the same every time.
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,7 +38,11 @@ from calls import (
     write_config,
 )
 from line import Line
+from prefine.calls.protocol import JournalGroup
+from prefine.run.journal import Journal
+from prefine.run.journal_parts import absorb_parts, part_file
 from prefine.run.tables import table_hash
+from prefine.simulator.scale import Rates
 
 SIZES = (50_000, 100_000, 200_000)
 WORKERS = 4
@@ -144,58 +149,87 @@ def ray(workers: int = WORKERS) -> str:
 
 def measure(folder: Path, sizes: Sequence[int], rates: Path | None) -> Iterator[Line]:
     """Time, memory and disk of each stage, size and executor."""
-    seconds: dict[tuple[str, str], list[float]] = {}
-    most = 0.0
-    each = 0.0
+    cpu: dict[tuple[str, str], list[float]] = {}
+    memory: dict[str, list[float]] = {}
+    tables = journal = calls = 0.0
     for size in sizes:
         here = folder / str(size)
         here.mkdir()
         write_answers(here, size, COMPLETIONS)
         write_config(here, rank={"judge": {"name": "recorded"}})
-        for name, settings in (("one process", ()), (f"Ray, {WORKERS} workers", (ray(),))):
+        runs = {"one process": (), f"Ray, {WORKERS} workers": (ray(),)}
+        for name, settings in runs.items():
             run = name.replace(" ", "-")
             for stage, _ in STAGES:
                 found = measured(stage, here, run, *settings)
-                seconds.setdefault((name, stage), []).append(found.cpu / size)
-                most = max(most, found.memory)
+                cpu.setdefault((name, stage), []).append(found.cpu / size)
+                if not settings:
+                    memory.setdefault(stage, []).append(found.memory)
                 yield Line(
                     f"{size:,} prompts, {stage}, {name}",
                     f"{found.seconds:.1f} s, {1e3 * found.cpu / size:.2f} ms of processors each, "
                     f"{found.memory:.0f} MiB ({found.of})",
                     found.memory <= 1024,
                 )
-            each = disk(here / run) / size
+            whole = disk(here / run) / size
+            calls = manifest(here, "rank", run)["usage"]["calls"] / size
+            journal = disk(here / run / "journal") / size
+            tables = whole - journal
             yield Line(
                 f"{size:,} prompts, disk, {name}",
-                f"{disk(here / run) / MIB:,.0f} MiB, {each:,.0f} bytes each; of it the journal "
-                f"{disk(here / run / 'journal') / size:,.0f}",
+                f"{disk(here / run) / MIB:,.0f} MiB, {whole:,.0f} bytes each; of it the journal "
+                f"{journal:,.0f}",
             )
-        same = all(
-            table_hash(here / "one-process" / table)
-            == table_hash(here / f"Ray,-{WORKERS}-workers" / table)
-            for _, table in STAGES
-        )
+        both = [here / name.replace(" ", "-") for name in runs]
+        same = all(len({table_hash(run / table) for run in both}) == 1 for _, table in STAGES)
         yield Line(
             f"{size:,} prompts, tables of both", "byte-identical" if same else "differ", same
         )
         shutil.rmtree(here)
-    for (name, stage), found in seconds.items():
-        growth = found[-1] / found[0]
+    for (name, stage), costs in cpu.items():
+        growth = costs[-1] / costs[0]
         yield Line(
             f"{stage}, {name}: a prompt's cost, largest / smallest size",
             f"{growth:.2f}",
-            growth <= 1.3 if len(found) > 1 else None,
+            growth <= 1.3 if len(costs) > 1 else None,
         )
+    more = max(1, sizes[-1] - sizes[0])
+    growths = {stage: (some[-1] - some[0]) * MIB / more for stage, some in memory.items()}
+    for stage, each in growths.items():
+        yield Line(f"{stage}, one process: memory of one more prompt", f"{each:,.0f} bytes")
+    absorb = absorbed(folder, 100, 2_000)
+    yield Line("answers taken over from parts of the journal", f"{1 / absorb:,.0f}/s")
     if rates is not None:
-        one = {stage: seconds["one process", stage][-1] for stage, _ in STAGES}
-        value = {
-            "import_s": one["sample"],
-            "rank_s": one["rank"],
-            "pair_s": one["pair"],
-            "memory_mib": most,
-            "disk_bytes": each,
-        }
-        rates.write_text(json.dumps(value, indent=1) + "\n")
+        one = {stage: cpu["one process", stage][-1] for stage, _ in STAGES}
+        each = max(0.0, *growths.values())
+        largest = max(some[-1] for some in memory.values())
+        found = Rates(
+            import_s_per_completion=one["sample"] / COMPLETIONS,
+            rank_s_per_call=one["rank"] / calls,
+            pair_s_per_prompt=one["pair"],
+            absorb_s_per_answer=absorb,
+            base_mib=largest - each * sizes[-1] / MIB,
+            memory_bytes_per_prompt=each,
+            table_bytes_per_completion=tables / COMPLETIONS,
+            journal_bytes_per_answer=journal / calls,
+        )
+        values = {name: float(f"{value:.3g}") for name, value in found._asdict().items()}
+        rates.write_text(json.dumps(values, indent=1) + "\n")
+
+
+def absorbed(folder: Path, parts: int, answers: int) -> float:
+    """Seconds for taking one answer over into the journal from one of many parts."""
+    here = folder / "parts"
+    rng = random.Random(0)
+    with closing(Journal(here / "part-00000.sqlite")) as journal:
+        for number in range(1, parts + 1):
+            with closing(Journal(part_file(journal.path, number))) as part:
+                keys = [f"{rng.getrandbits(64):016x}" for _ in range(answers)]
+                text = json.dumps({"answer": "of the length of a judgment " * 10})
+                part.write(JournalGroup("rank", asked=keys, answers=dict.fromkeys(keys, text)))
+        began = time.monotonic()
+        absorb_parts(journal)
+        return (time.monotonic() - began) / (parts * answers)
 
 
 def kill(folder: Path, prompts: int) -> Iterator[Line]:

@@ -12,6 +12,7 @@ import typer
 from prefine.cli import stages, tools
 from prefine.cli.compare import compare
 from prefine.cli.config import config_app
+from prefine.cli.cost import cost
 from prefine.cli.ending import guarded, leave_threads
 from prefine.cli.init import init
 from prefine.cli.mock_server import mock_server
@@ -36,6 +37,7 @@ app.command()(sweep)
 app.command()(compare)
 app.command("import")(tools.import_data)
 app.command()(tools.simulate)
+app.command()(cost)
 app.command()(tools.losses)
 app.command("mock-server")(mock_server)
 app.add_typer(config_app, name="config")

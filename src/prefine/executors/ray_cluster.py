@@ -6,7 +6,9 @@ import importlib.util
 import logging
 import math
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, Literal
@@ -105,7 +107,8 @@ class RayExecutor:
         if not ray.is_initialized():  # it is, where the program that uses this library has done it
             atexit.register(self.close)
             self._open.callback(atexit.unregister, self.close)
-            self._connect(ray)
+            with _own_signals():
+                self._connect(ray)
             self._open.callback(ray.shutdown)
         self._ray = ray
         return ray
@@ -154,6 +157,19 @@ class RayExecutor:
                 "many workers there will be (executor.workers) if nodes start on demand"
             )
         return int(min(room, default=1.0))
+
+
+@contextmanager
+def _own_signals() -> Iterator[None]:
+    """Keep the handlers of signals that stop a command; Ray puts its own over them."""
+    kept = {one: signal.getsignal(one) for one in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for one, handler in kept.items():
+                if handler is not None:  # None: it was not set from Python
+                    signal.signal(one, handler)
 
 
 @contextmanager
