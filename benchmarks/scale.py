@@ -337,7 +337,7 @@ def wait(moment: Callable[[], bool], process: "subprocess.Popen[str]") -> None:
 
 def wait_gone(mark: str) -> None:
     """Wait until no process of a command is left."""
-    end = time.monotonic() + 60
+    end = time.monotonic() + 240
     while left := [named(path) for path in processes(mark)]:
         assert time.monotonic() < end, f"still there: {left}"
         time.sleep(0.2)
