@@ -101,7 +101,7 @@ def _follow(config: "RunConfig") -> None:
 
 
 def refuse_others() -> None:
-    """Raise if a launcher asks for a way to divide a model that is not ours, of one process or more.
+    """Raise if a launcher asks for a way to divide a model that is not ours, even of one process.
 
     Raises:
         ConfigError: It does, and this process is the first or the only one.

@@ -30,14 +30,14 @@ class Rates(NamedTuple):
 
 
 MEASURED = Rates(
-    import_s_per_completion=0.00025,
-    rank_s_per_call=0.00035,
-    pair_s_per_prompt=0.0006,
-    absorb_s_per_answer=0.00002,
-    base_mib=220.0,
-    memory_bytes_per_prompt=300.0,
-    table_bytes_per_completion=150.0,
-    journal_bytes_per_answer=500.0,
+    import_s_per_completion=0.000191,
+    rank_s_per_call=0.000195,
+    pair_s_per_prompt=0.000625,
+    absorb_s_per_answer=0.000103,
+    base_mib=172.0,
+    memory_bytes_per_prompt=6270.0,
+    table_bytes_per_completion=161.0,
+    journal_bytes_per_answer=381.0,
 )
 """As benchmarks/results/scale.json has them, of the machine that is named there."""
 
