@@ -6,6 +6,7 @@ import importlib.util
 import logging
 import math
 import os
+import secrets
 import signal
 import tempfile
 import threading
@@ -102,6 +103,12 @@ class RayExecutor:
         os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
         # A worker without GPUs of its own sees none only if the user's environment says so.
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        if self._address is None:
+            # On loopback, as Ray does by itself where it knows no clusters, and behind a token.
+            os.environ["RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"] = "0"
+            os.environ.setdefault("RAY_AUTH_MODE", "token")
+            if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+                os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
         ray = importlib.import_module("ray")
         importlib.import_module("ray.util.scheduling_strategies")
         if not ray.is_initialized():  # it is, where the program that uses this library has done it

@@ -112,8 +112,9 @@ class RayPool:
         lost = self._ray.exceptions
         try:
             found = self._ray.get(reference)
-        except (lost.RayActorError, lost.OutOfMemoryError, lost.NodeDiedError) as error:
-            self._workers.pop(worker, None)
+        except (lost.RayActorError, lost.ObjectLostError, lost.OutOfMemoryError) as error:
+            # Its result may be lost while it lives; it is ended, so that none has two tasks.
+            self._ray.kill(self._workers.pop(worker), no_restart=True)
             return Lost(worker, " ".join(str(error).split())[:300])
         self._any_ready = True
         return Finished(worker, found) if working else Ready(worker, found)
