@@ -3,23 +3,16 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from typer import Option
 
 from prefine.cli.options import AsJson
 from prefine.errors import ConfigError
-from prefine.simulator.scale import (
-    MEASURED,
-    Limit,
-    Machine,
-    Plan,
-    Rates,
-    ScaleCost,
-    cost_of,
-    limits_of,
-)
+
+if TYPE_CHECKING:  # a command that is not this one does not load the simulator
+    from prefine.simulator.scale import Limit, Rates, ScaleCost
 
 SIZES = (1e5, 1e6, 1e7, 1e8)
 _GIB = 2**30
@@ -48,6 +41,8 @@ def cost(
 
     From rates that were measured: sample or import, rank and pair, without training.
     """
+    from prefine.simulator.scale import MEASURED, Machine, Plan, cost_of, limits_of
+
     plan = Plan(
         completions=completions,
         calls=_calls(strategy, completions),
@@ -64,12 +59,14 @@ def cost(
     typer.echo(_as_json(costs, limits) if json_ else "\n".join(lines_of(costs, limits)))
 
 
-def read_rates(path: Path) -> Rates:
+def read_rates(path: Path) -> "Rates":
     """The rates in a file that `benchmarks/scale.py --rates` has written.
 
     Raises:
         ConfigError: It cannot be read, or has something else.
     """
+    from prefine.simulator.scale import Rates
+
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -86,7 +83,7 @@ def read_rates(path: Path) -> Rates:
     return Rates(**values)
 
 
-def lines_of(costs: Sequence[ScaleCost], limits: Sequence[Limit]) -> list[str]:
+def lines_of(costs: Sequence["ScaleCost"], limits: Sequence["Limit"]) -> list[str]:
     """A row for each size, and what ends as it grows."""
     lines = [
         f"{'prompts':>9} {'calls':>9} {'money':>9} {'time':>9} {'asking':>9} {'compute':>9} "
@@ -128,7 +125,7 @@ def _size(number: float) -> str:
     return f"{number / _GIB:,.1f} GiB"
 
 
-def _as_json(costs: Sequence[ScaleCost], limits: Sequence[Limit]) -> str:
+def _as_json(costs: Sequence["ScaleCost"], limits: Sequence["Limit"]) -> str:
     found: dict[str, list[dict[str, Any]]] = {
         "sizes": [{**one._asdict(), "seconds": one.seconds} for one in costs],
         "limits": [one._asdict() for one in limits],
