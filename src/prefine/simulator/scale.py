@@ -43,7 +43,7 @@ MEASURED = Rates(
 
 
 class Plan(NamedTuple):
-    """How a run is made.
+    """The settings of a run that its cost depends on.
 
     Args:
         completions: For each prompt.
