@@ -16,7 +16,8 @@ class Rates(NamedTuple):
 
     `base_mib` is the memory of a process that has just begun; `memory_bytes` what one more prompt
     adds to the largest process of any stage. `absorb_s` is for taking one answer over into the
-    journal from the part of a worker, which one process does for all.
+    journal from the part of a worker, which one process does for all. A sampled answer is taken to
+    cost what a judgment does.
     """
 
     import_s_per_completion: float = 0.0
@@ -30,14 +31,14 @@ class Rates(NamedTuple):
 
 
 MEASURED = Rates(
-    import_s_per_completion=0.000191,
-    rank_s_per_call=0.000195,
-    pair_s_per_prompt=0.000625,
-    absorb_s_per_answer=0.000103,
-    base_mib=172.0,
-    memory_bytes_per_prompt=6270.0,
-    table_bytes_per_completion=161.0,
-    journal_bytes_per_answer=381.0,
+    import_s_per_completion=0.000132,
+    rank_s_per_call=0.00015,
+    pair_s_per_prompt=0.000333,
+    absorb_s_per_answer=4.6e-05,
+    base_mib=177.0,
+    memory_bytes_per_prompt=457.0,
+    table_bytes_per_completion=157.0,
+    journal_bytes_per_answer=384.0,
 )
 """As benchmarks/results/scale.json has them, of the machine that is named there."""
 
