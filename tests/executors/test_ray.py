@@ -11,8 +11,6 @@ import pytest
 
 from command import prefine, start
 
-pytest.importorskip("ray")
-
 PROMPTS = 600  # three parts of 256
 CONFIG = """
 run_dir: unused

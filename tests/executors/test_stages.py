@@ -1,6 +1,7 @@
 """Every stage that works on shards gives the same bytes in one process and spread over workers."""
 
 import json
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -99,6 +100,17 @@ def test_what_other_processes_cannot_import_is_refused() -> None:
     spread = RunConfig.model_validate(given | {"run_dir": "x", "executor": "ray"})
     with pytest.raises(ConfigError, match=r"rank.judge: a judge that was given as an object"):
         executor_of(spread).check(spread)
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
+    run("sample", "x")
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # and does not listen
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        setting = f"--set=executor={json.dumps({'name': 'ray', 'address': address})}"
+        found = prefine("rank", "config.yaml", "--run-dir", "x", setting)
+    assert found.code == 4, found.err
+    assert f"executor.address: '{address}': no Ray cluster answers" in found.err
 
 
 @pytest.mark.parametrize(

@@ -8,11 +8,13 @@ import math
 import os
 import secrets
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import Field
 
@@ -30,6 +32,7 @@ _OBJECT_STORE = 80 * 2**20
 _SOCKET_BYTES = 107
 """The longest path of a Unix socket; Ray's, below its folder, take 64 of them."""
 _SOCKET_BELOW = 64
+_KNOCK_S = 10.0
 
 
 class RayExecutor:
@@ -133,8 +136,9 @@ class RayExecutor:
             )
             return
         try:
+            _knock(self._address)
             ray.init(address=self._address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, TimeoutError) as error:
+        except (OSError, RuntimeError, ValueError) as error:
             raise BackendError(
                 f"executor.address: {self._address!r}: no Ray cluster answers "
                 f"({' '.join(str(error).split())[:200]}); start one (docs/clusters.md), or leave "
@@ -164,6 +168,13 @@ class RayExecutor:
                 "many workers there will be (executor.workers) if nodes start on demand"
             )
         return int(min(room, default=1.0))
+
+
+def _knock(address: str) -> None:
+    """Raise OSError if nobody listens at HOST:PORT; Ray itself tries for minutes."""
+    parts = urlsplit(address if "://" in address else f"ray://{address}")
+    if parts.hostname and parts.port:
+        socket.create_connection((parts.hostname, parts.port), timeout=_KNOCK_S).close()
 
 
 @contextmanager
