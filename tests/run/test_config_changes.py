@@ -76,7 +76,7 @@ def test_the_marks_of_all_settings() -> None:
             "rounds.stop",
             "rounds.keep_models",
         },
-        TRANSPORT: set(),
+        TRANSPORT: {"executor"},
         LATER: {
             "lists",
             "labels",
@@ -143,6 +143,7 @@ def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> 
         ("train.tracking.project", "other", True),
         ("train.reference_cache", "elsewhere", True),
         ("report.title", "other", True),
+        ("executor", {"name": "ray", "address": "auto"}, True),
         ("evaluate.metrics", [{"name": "diversity"}], True),
     ],
 )
@@ -216,6 +217,7 @@ def test_components_are_found_by_walking_the_configuration() -> None:
         ("evaluate.prompts", "source", "file"),
         ("evaluate.judge", "judge", "pairwise"),
         ("evaluate.judge.model", "backend", "openai"),
+        ("executor", "executor", "local"),
     ]
     assert config.run_dir == Path("somewhere")
 

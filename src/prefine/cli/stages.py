@@ -11,7 +11,7 @@ from typer.core import TyperGroup
 
 from prefine.cli.ending import complain, visible
 from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
-from prefine.cli.processes import launched, refuse_several, train_together
+from prefine.cli.processes import launched, refuse_others, refuse_several, train_together
 from prefine.cli.rounds import run_in_rounds
 from prefine.errors import ConfigError
 
@@ -99,6 +99,7 @@ def run(
     """
     if offline and not dry_run:
         raise ConfigError("--offline: is for --dry-run; a run asks its servers")
+    refuse_others()
     loaded = load_config(config, set_, run_dir)
     if loaded.rounds is not None:
         run_in_rounds(loaded, dry_run=dry_run, offline=offline, strict=strict, as_json=json_)
@@ -120,6 +121,7 @@ def demo(
     """
     from importlib.resources import files
 
+    refuse_others()
     path = Path(str(files("prefine.playground") / "demo.yaml"))
     _run_all(load_config(path, set_, run_dir), json_, demo=True)
 
@@ -173,6 +175,8 @@ def _run_one(
         # Other stages need no model, and finding out takes a second.
         return with_first_day(loaded) if "policy" in STAGE_SECTIONS[stage] else loaded
 
+    if stage == "train":
+        refuse_others()
     if stage == "train" and launched():
         train_together(load, lead)
     else:

@@ -242,7 +242,8 @@ class RunConfig(Section):
     bad, or that have a grade and are good `above` one), for losses that read them. Several of these
     may stand beside each other, each with a `weight`, by default 1: its share of the items of a
     step. With `rounds` it is several runs, one from the policy of the other; each of them says so
-    in `lineage`.
+    in `lineage`. `executor` says where the shards of `sample`, `rank`, `pair` and `evaluate` are
+    worked on: in this process, or by the workers of a Ray cluster.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
@@ -261,6 +262,7 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
     rounds: Annotated[RoundsConfig | None, LATER] = None
     lineage: Annotated[LineageConfig | None, LATER] = None
+    executor: Annotated[Component, Nested("executor"), TRANSPORT] = Component(name="local")
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:
