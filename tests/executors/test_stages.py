@@ -134,15 +134,12 @@ def test_servers_are_not_started_by_workers(sections: dict[str, Any], where: str
 
 
 def test_a_stage_that_asks_no_served_model_may_be_spread() -> None:
-    run("sample", "x")
-    asks = ("--run-dir", "x", "--set=executor=ray")
-    served = CONFIG | {"evaluate": {"baseline": SERVED, "prompts": "evaluation.jsonl"}}
+    served = CONFIG | {"evaluate": CONFIG["evaluate"] | {"baseline": SERVED}}
     config = RunConfig.model_validate(served | {"run_dir": "x", "executor": "ray"})
     for stage in ("sample", "rank", "pair"):
         refuse_served(config, stage)
-    Path("served.yaml").write_text(yaml.safe_dump(served | {"run_dir": "x"}))
-    found = prefine("evaluate", "served.yaml", *asks)
-    assert found.code == 2 and "evaluate.baseline: workers of a cluster" in found.err, found.err
+    with pytest.raises(ConfigError, match=r"^evaluate.baseline: workers of a cluster"):
+        refuse_served(config, "evaluate")
 
 
 ACROSS: dict[str, Any] = {

@@ -130,7 +130,7 @@ class ComparedPart(NamedTuple):
     counts: JudgeCounts
 
 
-class Compared(NamedTuple):
+class ComparedAcross(NamedTuple):
     """All comparisons: the judge's failures, its notes, and a line on what was asked."""
 
     counts: JudgeCounts
@@ -144,7 +144,7 @@ def compare(
     folder: RunFolder,
     progress: Progress,
     engine: CallEngine,
-) -> Compared:
+) -> ComparedAcross:
     """Fill `joint_judgments/`, one part for each part of `rankings/`.
 
     Raises:
@@ -174,7 +174,7 @@ def compare(
             engine=engine,
             advance=lambda count: progress.advance(count, engine.status),
         )
-    return Compared(counts, notes, across.note(asked, answered))
+    return ComparedAcross(counts, notes, across.note(asked, answered))
 
 
 class AcrossJob:
