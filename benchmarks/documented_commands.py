@@ -76,6 +76,14 @@ CHANGES = [
     Change("docs/rounds.md", r"^prefine run \S+$", instead=rf"\g<0> {SMALL}"),
     # A server ends by itself there.
     Change("docs/view.md", r"^prefine view runs$", instead="prefine view . --stop-after 1"),
+    # There is no hub, the base model is a folder, and a folder is the store.
+    Change(
+        "docs/hub.md",
+        r"^(prefine push .*?)( --dry-run)?$",
+        instead=r"\1 --base-model HuggingFaceTB/SmolLM2-135M-Instruct --dry-run",
+    ),
+    Change("docs/hub.md", r"^prefine pull", skip="needs the hub; benchmarks/storage.py has one"),
+    Change("docs/storage.md", r"s3://bucket/", instead="file://$PWD/store/"),
     Change("*", r"^PYTHONPATH=configs", instead="PYTHONPATH=configs:$PYTHONPATH"),
     # There is no GPU: two processes share the CPU.
     Change(

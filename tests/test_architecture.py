@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 import prefine as package
 from command import prefine
-from prefine.config import base, rounds, sections, training
+from prefine.config import base, rounds, sections, storage, training
 from prefine.config.components import CONFIG_PATH, TABLES, lookup, options_model
 from prefine.config.named import components
 from prefine.config.yaml import load
@@ -43,6 +43,7 @@ FLOORS = {
         "secrets",
         "atomic",
         "config",
+        "tokenizer",
         "chat",
         "turns",
     ),
@@ -58,7 +59,7 @@ FLOORS = {
         "metrics",
     ),
     2: ("calls", "models", "judging", "bridging", "run", "executors", "data", "training", "suites"),
-    3: ("playground", "report", "stages", "rounds", "sweep", "compare", "view", "annotate"),
+    3: ("playground", "report", "stages", "rounds", "sweep", "compare", "view", "annotate", "hub"),
     4: ("api", "cli", "trl", "__main__"),
 }
 WORLD = ("vocabulary", "tasks", "demonstrations", "scoring", "world")
@@ -68,7 +69,7 @@ EXCEPTIONS = {
     ("prefine.cli.app", "prefine"): "prefine --version",
 }
 ROOMS = [f"prefine.{room}" for rooms in FLOORS.values() for room in rooms]
-CONFIG_MODULES = (base, rounds, sections, training)
+CONFIG_MODULES = (base, rounds, sections, storage, training)
 """Where the sections of a configuration stand."""
 
 IMPURE = (

@@ -8,6 +8,7 @@ import chat_tokenizers
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Message, Prompt
+from prefine.tokenizer import pieces as pieces_of
 
 CHATML, LLAMA3 = chat_tokenizers.chatml(), chat_tokenizers.llama3()
 
@@ -239,10 +240,10 @@ class _Bytes:
     ],
 )
 def test_pieces_make_up_the_text(text: str, pieces: list[str]) -> None:
-    found = chat.pieces(cast(Any, _Bytes()), list(text.encode()))
+    found = pieces_of(cast(Any, _Bytes()), list(text.encode()))
     assert found == pieces
     assert "".join(found) == text.removeprefix(" ")
 
 
 def test_pieces_of_half_a_character() -> None:
-    assert chat.pieces(cast(Any, _Bytes()), [0x61, 0xC3]) == ["a", "\ufffd"]
+    assert pieces_of(cast(Any, _Bytes()), [0x61, 0xC3]) == ["a", "\ufffd"]

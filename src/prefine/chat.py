@@ -8,15 +8,15 @@ import hashlib
 import inspect
 import json
 import re
-from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, Protocol
+from typing import Any
 
 from jinja2 import TemplateError
 
 from prefine.errors import ConfigError, DataError
 from prefine.reasoning import split_reasoning
 from prefine.records import Completion, Message, Prompt
+from prefine.tokenizer import Tokenizer
 
 _PROBE_ANSWER = "Answer"
 _OPENED = re.compile(r"<((?:think|reason|thought)\w*)>(\s*)\Z")
@@ -39,27 +39,6 @@ START_OF_TEXT = (
 
 class TemplateRefusal(DataError):
     """A chat template that takes no system turn, or no turns in this order, refused a prompt."""
-
-
-class Tokenizer(Protocol):
-    """The part of a `transformers` tokenizer that is used here."""
-
-    chat_template: Any
-    eos_token_id: Any
-    all_special_ids: Any
-    added_tokens_decoder: Any
-
-    def __hash__(self) -> int:
-        """Hash by identity."""
-
-    def decode(self, token_ids: Any, **options: Any) -> Any:
-        """Text of token ids."""
-
-    def __call__(self, text: str, **options: Any) -> Any:
-        """Encode a text."""
-
-    def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """Render messages, as text or token ids."""
 
 
 def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
@@ -343,26 +322,6 @@ def tokenizer_hash(tokenizer: Any) -> str:
         ]
     text = json.dumps(content, sort_keys=True, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
-
-
-def pieces(tokenizer: Tokenizer, token_ids: Sequence[int]) -> list[str]:
-    """The text of each token, so that all together are the text of all, special tokens included.
-
-    Of a character that takes several tokens, the last one has it and the others are empty.
-    """
-    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    found: list[str] = []
-    # Each text is read behind the one before it, as some tokenizers drop a space at the beginning.
-    before = begun = 0
-    for end in range(1, len(token_ids) + 1):
-        known = str(tokenizer.decode(list(token_ids[before:begun]), **options))
-        text = str(tokenizer.decode(list(token_ids[before:end]), **options))
-        if text.endswith("\ufffd") and end < len(token_ids):
-            found.append("")
-            continue
-        found.append(text[len(known) :])
-        before, begun = begun, end
-    return found
 
 
 def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:

@@ -2,7 +2,7 @@
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -51,9 +51,14 @@ def read_secret(name: str, where: str = "api_key_env") -> str:
         raise ConfigError(
             f"{where}: the environment variable {name} is not set; export {name}=... and try again"
         )
+    remember_secret(value)
+    return value
+
+
+def remember_secret(value: str) -> None:
+    """Let `redact` hide a key, and `find_secrets` find it, unless it is short."""
     if len(value) >= _SHORTEST:
         _read.add(value)
-    return value
 
 
 def require_name(name: str, where: str = "api_key_env") -> None:
@@ -117,6 +122,25 @@ def _refuse_secret_text(text: str, path: str) -> None:
             )
     if _LOOKS_LIKE_KEY.search(text):
         raise ConfigError(f"{path}: this looks like a key; {_REMEDY}")
+
+
+def find_secrets(text: str, *, urls: bool = True) -> Iterator[tuple[int, str]]:
+    """Yield where a text holds a key and what kind it is; the key itself is not repeated.
+
+    Args:
+        text: Such as a file that is to be published.
+        urls: Whether a login in a URL counts, which texts about servers have as an example.
+    """
+    for value in _read:
+        if (at := text.find(value)) >= 0:
+            yield at, "a key that this command reads"
+    for found in _LOOKS_LIKE_KEY.finditer(text):
+        # Keys are random; hyphenated words, such as the names of packages, have no digits.
+        if any(character.isdigit() for character in found[0]):
+            yield found.start(), "what looks like a key"
+    for found in _IN_URL.finditer(text) if urls else ():
+        if _without_login(found[0]) != found[0]:
+            yield found.start(), "a URL with a login or a key"
 
 
 def redact(text: str) -> str:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from prefine import chat
 from prefine.records import Completion, Message, Prompt
+from prefine.tokenizer import Tokenizer
 
 Runs = tuple[tuple[int, int], ...]
 """Places [start, stop) within an answer's token ids."""
@@ -59,7 +60,7 @@ def _followed_by(messages: tuple[Message, ...], message: Message) -> tuple[Messa
 
 
 def answer_ids(
-    tokenizer: chat.Tokenizer,
+    tokenizer: Tokenizer,
     prompt: Prompt,
     completion: Completion,
     *,
@@ -123,7 +124,7 @@ def _place(history: list[int], before: list[int], stop: int) -> tuple[int, int] 
 
 
 def _ends_with_turn(
-    tokenizer: chat.Tokenizer,
+    tokenizer: Tokenizer,
     turn: AssistantTurn,
     reply: AssistantTurn,
     before: list[int],

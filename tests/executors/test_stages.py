@@ -12,7 +12,7 @@ from command import prefine
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.executors.protocol import executor_of
-from prefine.executors.shared_limits import refuse_served
+from prefine.executors.refusals import refuse
 from prefine.run.journal import Journal
 from prefine.run.view import RunView
 
@@ -133,13 +133,20 @@ def test_servers_are_not_started_by_workers(sections: dict[str, Any], where: str
     assert not Path("x/manifest.json").exists()
 
 
+def test_a_run_at_a_url_is_not_spread(tmp_path: Path) -> None:
+    found = prefine("run", "config.yaml", f"--run-dir=file://{tmp_path}/at", "--set=executor=ray")
+    assert found.code == 2, found.err
+    assert "executor: workers keep their answers in the run folder while they work" in found.err
+    assert not list(Path("at").rglob("manifest.json"))
+
+
 def test_a_stage_that_asks_no_served_model_may_be_spread() -> None:
     served = CONFIG | {"evaluate": CONFIG["evaluate"] | {"baseline": SERVED}}
     config = RunConfig.model_validate(served | {"run_dir": "x", "executor": "ray"})
     for stage in ("sample", "rank", "pair"):
-        refuse_served(config, stage)
+        refuse(config, stage)
     with pytest.raises(ConfigError, match=r"^evaluate.baseline: workers of a cluster"):
-        refuse_served(config, "evaluate")
+        refuse(config, "evaluate")
 
 
 ACROSS: dict[str, Any] = {

@@ -13,7 +13,7 @@ from prefine.records import Completion, DuelRecord, Message, Prompt, Ranking
 PROMPT = Prompt.from_text("Say something.")
 TABLE = {
     name: lookup("selector", name, where="pair.selector")
-    for name in TABLES["selector"].keys() - UNRANKED
+    for name in sorted(TABLES["selector"].keys() - UNRANKED)
 }
 FITTING = {
     "iterative": {"best_vs_random", "best_vs_last_loser", "joint"},

@@ -18,8 +18,10 @@ from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
 from prefine.errors import DataError
 from prefine.records import PreferencePair
+from prefine.run.fetch import fetch_beginnings
 from prefine.run.folder import RunFolder
 from prefine.run.manifests import with_defaults_of_its_folder
+from prefine.run.mirror import mirrored
 from prefine.stages.inputs import readable_by_loss, with_loss_inputs
 from prefine.stages.pair import held_out as held_out_prompts
 from prefine.stages.pair import write_pairs
@@ -68,7 +70,8 @@ def train(
         policy: A hub id or folder, or a backend with weights as in YAML.
         pairs: From `make_pairs`, or what `read_pairs` reads: a path, a DataFrame, a
             `datasets.Dataset`, a list of dicts.
-        output_dir: Becomes a run folder: pairs, log, checkpoints, and the model in `model/`.
+        output_dir: Becomes a run folder: pairs, log, checkpoints, and the model in `model/`. Or the
+            URL of one.
         settings: The section `train` of a configuration: loss, regularizer, adapter, learning_rate,
             …. A loss is a name, a mapping or a function of yours.
         held_out: Pairs of other prompts, as `pairs`, on which the fall of chosen answers and the
@@ -92,6 +95,8 @@ def train(
         pairs=WeighedSource(name="given"),
         train=validated(TrainConfig, settings or {}, where="settings"),
     )
+    if config.storage is not None:
+        fetch_beginnings(config.run_dir, config.storage)
     config = with_first_day(with_defaults_of_its_folder(config))
 
     for name in _given(config):
@@ -104,7 +109,10 @@ def train(
     def read(some: PairsLike) -> Iterator[PreferencePair]:
         return with_loss_inputs(readable_by_loss(pairs_of(some), config.train), config.train)
 
-    with RunFolder(config.run_dir) as folder:
+    def say(text: str) -> None:
+        warnings.warn(text, stacklevel=4)
+
+    with mirrored(config.run_dir, config.storage, say), RunFolder(config.run_dir) as folder:
         folder.adopt_config(config.resolved())
         if held_out == "auto":
             found = list(read(pairs))

@@ -15,6 +15,7 @@ from prefine.cli.compare import compare
 from prefine.cli.config import config_app
 from prefine.cli.cost import cost
 from prefine.cli.ending import guarded, leave_threads
+from prefine.cli.hub import pull, push
 from prefine.cli.init import init
 from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
@@ -39,6 +40,8 @@ app.command()(sweep)
 app.command()(compare)
 app.command()(annotate)
 app.command()(view)
+app.command()(push)
+app.command()(pull)
 app.command("import")(tools.import_data)
 app.command()(tools.simulate)
 app.command()(cost)

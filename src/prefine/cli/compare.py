@@ -9,16 +9,17 @@ import typer
 from typer import Argument, Option
 
 from prefine.cli.ending import terminal_columns, visible
-from prefine.cli.options import AsJson
+from prefine.cli.options import AsJson, place_to_read
 from prefine.errors import ConfigError
 
 
 def compare(
     runs: Annotated[
-        list[Path],
+        list[str],
         Argument(
             metavar="RUN RUN...",
-            help="Run folders, also rounds and trials of sweeps; the first is compared with.",
+            help="Run folders or their URLs, also rounds and trials of sweeps; the first is "
+            "compared with.",
         ),
     ],
     common: Annotated[
@@ -45,9 +46,10 @@ def compare(
     from prefine.compare.runs import read_runs
     from prefine.compare.text import as_text
 
+    places = [place_to_read(run) for run in runs]
     if html is not None:
-        _check_place(html, runs)
-    read = read_runs(runs)
+        _check_place(html, places)
+    read = read_runs(places)
     found = comparison(read, common=common, shown=prompts)
     if json_:
         typer.echo(json.dumps(found.model_dump(mode="json"), ensure_ascii=False, allow_nan=False))

@@ -53,7 +53,10 @@ def show_config(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = No
     import yaml
 
     loaded = load_config(config, set_, run_dir)
-    values = {"run_dir": str(loaded.run_dir), **loaded.resolved()}
+    storage = loaded.storage
+    values: dict[str, object] = {"run_dir": str(loaded.run_dir), **loaded.resolved()}
+    if storage is not None:
+        values |= {"run_dir": storage.url, "storage": storage.model_dump(mode="json")}
     typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)
 
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,7 +11,15 @@ from typer import Option
 from typer.core import TyperGroup
 
 from prefine.cli.ending import complain, visible
-from prefine.cli.options import AsJson, ConfigPath, Overrides, RunDir, Strict, load_config
+from prefine.cli.options import (
+    AsJson,
+    ConfigPath,
+    Overrides,
+    RunDir,
+    Strict,
+    kept_at_its_url,
+    load_config,
+)
 from prefine.cli.processes import launched, refuse_others, refuse_several, train_together
 from prefine.cli.rounds import run_in_rounds
 from prefine.errors import ConfigError
@@ -102,7 +111,8 @@ def run(
     refuse_others()
     loaded = load_config(config, set_, run_dir)
     if loaded.rounds is not None:
-        run_in_rounds(loaded, dry_run=dry_run, offline=offline, strict=strict, as_json=json_)
+        with nullcontext() if dry_run else kept_at_its_url(loaded):
+            run_in_rounds(loaded, dry_run=dry_run, offline=offline, strict=strict, as_json=json_)
     elif dry_run:
         _print_plan(loaded, strict=strict, offline=offline, as_json=json_)
     else:
@@ -146,7 +156,7 @@ def _stage_command(stage: str) -> Any:
 
 def _run_one(
     stage: str,
-    config: Path,
+    config: str,
     overrides: list[str] | None,
     run_dir: str | None,
     as_json: bool,
@@ -162,9 +172,12 @@ def _run_one(
 
     def lead(loaded: "RunConfig") -> None:
         refuse_rounds(loaded)
+        if stage == "report" and loaded.storage is not None:
+            _report_at_its_url(loaded, as_json)
+            return
         if strict:
             check(loaded, strict=True, through=stage)
-        with RunFolder(loaded.run_dir) as folder:
+        with kept_at_its_url(loaded), RunFolder(loaded.run_dir) as folder:
             folder.adopt_config(loaded.resolved())
             with ShownProgress() as progress:
                 manifest = run_stage(stage, loaded, folder, progress)
@@ -184,6 +197,26 @@ def _run_one(
         lead(load())
 
 
+def _report_at_its_url(config: "RunConfig", as_json: bool) -> None:
+    """Write the report of a run at a URL from a copy, and put the page there; another may work."""
+    from prefine.api.progress import ShownProgress
+    from prefine.run.fetch import fetched
+    from prefine.run.folder import RunFolder
+    from prefine.run.remote import Remote
+    from prefine.stages.pipeline import run_stage
+
+    storage = config.storage
+    assert storage is not None and storage.url is not None
+    copy = config.model_copy(
+        update={"run_dir": fetched(storage.url, options=storage.options), "storage": None}
+    )
+    with RunFolder(copy.run_dir) as folder, ShownProgress() as progress:
+        manifest = run_stage("report", copy, folder, progress)
+    page = copy.run_dir / "report.html"
+    Remote(storage.url, storage.options).upload(page, page.name)
+    _print_manifests([manifest], as_json)
+
+
 def _run_all(
     config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False
 ) -> None:
@@ -198,7 +231,7 @@ def _run_all(
     config = with_first_day(config)
     for note in check(config, strict=strict).notes:
         complain(note)
-    with RunFolder(config.run_dir) as folder:
+    with kept_at_its_url(config), RunFolder(config.run_dir) as folder:
         with ShownProgress() as progress:
             manifests = run_all(config, folder, progress)
         seconds = max(time.monotonic() - began, sum(manifest.wall_time_s for manifest in manifests))

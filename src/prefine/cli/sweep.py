@@ -2,6 +2,7 @@
 
 import json
 import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -42,7 +43,7 @@ def sweep(
     from prefine.sweep.trials import read_trials
 
     refuse_several("prefine sweep")
-    found = read_trials(config, set_ or (), run_dir)
+    found = read_trials(Path(config), set_ or (), run_dir)
     for note in check_all(found):
         complain(note)
     if dry_run:

@@ -1,5 +1,6 @@
 """The configuration: one strict model per stage, which names components without importing them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
@@ -31,6 +32,7 @@ from prefine.config.base import (
 from prefine.config.components import UNRANKED, Nested
 from prefine.config.marks import FREE, LATER, TRANSPORT, MayGrow, Was
 from prefine.config.rounds import LineageConfig, PartConfig, ReplayConfig, RoundsConfig
+from prefine.config.storage import StorageConfig, as_url, is_url, local_folder
 from prefine.config.training import TrainConfig
 from prefine.reasoning import ReasoningInText
 
@@ -243,7 +245,8 @@ class RunConfig(Section):
     may stand beside each other, each with a `weight`, by default 1: its share of the items of a
     step. With `rounds` it is several runs, one from the policy of the other; each of them says so
     in `lineage`. `executor` says where the shards of `sample`, `rank`, `pair` and `evaluate` are
-    worked on: in this process, or by the workers of a Ray cluster.
+    worked on: in this process, or by the workers of a Ray cluster. A `run_dir` may be a URL, such
+    as s3://bucket/run; `storage` says how it is kept.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
@@ -263,6 +266,24 @@ class RunConfig(Section):
     rounds: Annotated[RoundsConfig | None, LATER] = None
     lineage: Annotated[LineageConfig | None, LATER] = None
     executor: Annotated[Component, Nested("executor"), TRANSPORT] = Component(name="local")
+    storage: StorageConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _works_here(cls, values: Any) -> Any:
+        """Work on a run at a URL in a folder of this machine."""
+        if not isinstance(values, Mapping):
+            return values
+        run_dir, storage = str(values.get("run_dir", "")), values.get("storage")
+        if not is_url(run_dir):
+            if isinstance(storage, Mapping) and "url" not in storage:
+                raise ValueError("storage: is for a run_dir by URL, such as s3://bucket/run")
+            return values
+        if storage is not None and not isinstance(storage, Mapping):
+            return values
+        url = as_url(run_dir)
+        local = (storage or {}).get("local") or local_folder(url)
+        return {**values, "run_dir": local, "storage": {**(storage or {}), "url": url}}
 
     @model_validator(mode="after")
     def _has_one_entry(self) -> Self:
@@ -338,8 +359,8 @@ class RunConfig(Section):
         }
 
     def resolved(self) -> dict[str, JsonValue]:
-        """Return the configuration with its defaults as JSON values, without `run_dir`.
+        """Return the configuration with its defaults as JSON values, without `run_dir` and storage.
 
         A run folder may be moved.
         """
-        return self.model_dump(mode="json", exclude={"run_dir"})
+        return self.model_dump(mode="json", exclude={"run_dir", "storage"})

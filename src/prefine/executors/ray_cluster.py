@@ -23,7 +23,7 @@ from prefine.config.sections import RunConfig
 from prefine.errors import BackendError, ConfigError
 from prefine.executors.protocol import StageWork
 from prefine.executors.ray_pool import RayPool, Resources
-from prefine.executors.shared_limits import refuse_given, refuse_served
+from prefine.executors.refusals import refuse
 from prefine.executors.spreading import work_on
 from prefine.executors.worker import Orders
 
@@ -67,14 +67,13 @@ class RayExecutor:
     def check(self, config: RunConfig) -> None:
         """Raise ConfigError without Ray, or if workers cannot have a component."""
         self._check(config)
-        refuse_served(config)
 
-    def _check(self, config: RunConfig) -> None:
+    def _check(self, config: RunConfig, stage: str | None = None) -> None:
         if importlib.util.find_spec("ray") is None:
             raise ConfigError(
                 "executor: ray needs the package 'ray'; install prefine[ray], on every node"
             )
-        refuse_given(config)
+        refuse(config, stage)
 
     def run(
         self, work: StageWork, shards: Iterable[Any], take: Callable[[Any], None]
@@ -85,8 +84,7 @@ class RayExecutor:
             ConfigError: A node does not see the run folder, or has another version.
             BackendError: No cluster is there, or its workers end again and again.
         """
-        self._check(work.config)
-        refuse_served(work.config, work.stage)
+        self._check(work.config, work.stage)
         ray = self._connected()
         size = self._size(ray)
 

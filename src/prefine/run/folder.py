@@ -14,6 +14,7 @@ from prefine.errors import ConfigError, DataError
 from prefine.records import SCHEMA_VERSION, Manifest
 from prefine.run.config_changes import refused_changes
 from prefine.run.manifests import begun_config, read_config, read_manifests
+from prefine.run.open_mirrors import mirror_of
 from prefine.secrets import redact
 
 if TYPE_CHECKING:  # a training asks nobody
@@ -30,6 +31,8 @@ class RunFolder:
     def __init__(self, path: Path) -> None:
         self.path = path
         self._journal: Journal | None = None
+        self.mirror = mirror_of(path)
+        """Keeps the folder at a URL; None for a folder of this machine alone."""
         with disk_errors(path):
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -86,7 +89,7 @@ class RunFolder:
             calls = sum(manifest.usage.calls for manifest in self.manifests().values())
             if calls and not path.exists():
                 raise _lost(path, "missing", calls)
-            self._journal = Journal(path)
+            self._journal = Journal(path, self.mirror)
             parts = path.parent.glob("part-*.sqlite")
             if any(part != path for part in parts):
                 from prefine.run.journal_parts import absorb_parts
@@ -133,8 +136,13 @@ class RunFolder:
             (self.path / "manifest.json").unlink(missing_ok=True)
 
     def write_manifest(self, manifest: Manifest) -> None:
-        """Store one stage's manifest with the others'."""
+        """Store one stage's manifest with the others'.
+
+        Of a run at a URL, a stage that is complete is there when this returns.
+        """
         self._write_manifests(self.manifests() | {manifest.stage: manifest})
+        if manifest.complete and self.mirror is not None:
+            self.mirror.settle()
 
     def stopped(self, stage: str, message: str) -> None:
         """Store with which message a stage stopped before its end, if it has begun."""

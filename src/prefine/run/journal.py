@@ -15,12 +15,15 @@ import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from prefine.atomic import disk_errors
 from prefine.calls.protocol import JournalGroup, Submission
 from prefine.errors import ConfigError, DataError, LimitError
+
+if TYPE_CHECKING:  # a run at a URL
+    from prefine.run.mirror import Mirror
 
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS asked   (key TEXT PRIMARY KEY) WITHOUT ROWID;
@@ -68,14 +71,17 @@ class Journal:
 
     Args:
         path: The file; it is made if there is none.
+        mirror: Keeps the run at a URL, and is told of every group.
         base: Another journal whose answers count as well. It is read only, and nobody may write it
             meanwhile.
     """
 
     what_is_kept = "What was answered is journaled; run the same command again to go on from there"
 
-    def __init__(self, path: Path, *, base: Path | None = None) -> None:
-        self.path = path
+    def __init__(
+        self, path: Path, mirror: "Mirror | None" = None, *, base: Path | None = None
+    ) -> None:
+        self.path, self._mirror = path, mirror
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
         with self._sqlite_errors():
@@ -130,13 +136,21 @@ class Journal:
     def write(self, group: JournalGroup) -> int:
         """Keep a group; after this returns it survives a kill, and after `sync` a power cut.
 
-        A failure takes back the note that its call was asked. An answer is never overwritten.
+        A failure takes back the note that its call was asked. An answer is never overwritten. Of a
+        run at a URL, the group is there soon, too.
 
         Returns: How many of `group.asked` were in flight when an earlier run ended.
 
         Raises:
             LimitError: The disk is full; nothing of this group is kept, everything earlier is.
+            BackendError: The store at the URL does not answer.
         """
+        repeated = self._write(group)
+        if self._mirror is not None:
+            self._mirror.journaled(self.path, group)
+        return repeated
+
+    def _write(self, group: JournalGroup) -> int:
         write = self._writer.executemany
         with self._transaction():
             for submission, lines in group.submitted:

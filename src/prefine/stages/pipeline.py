@@ -27,7 +27,7 @@ from prefine.report.text import NO_BREAK
 from prefine.run.folder import RunFolder
 from prefine.run.view import RunView
 from prefine.stages.report import report_data
-from prefine.stages.stage_run import Progress
+from prefine.stages.stage_run import Progress, Watched
 
 STAGES = ("sample", "rank", "pair", "bridge", "train", "evaluate", "report")
 _BEFORE_ITEMS = STAGES[:2]
@@ -97,6 +97,8 @@ def _run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progr
             "nothing to rank; run prefine pair"
         )
     module = importlib.import_module(f"prefine.stages.{stage}")
+    if folder.mirror is not None:
+        progress = Watched(progress, folder.mirror.check)
     new, answers = stage not in folder.manifests(), folder.answers()
     try:
         manifest: Manifest = module.run(config, folder, progress)

@@ -2,7 +2,7 @@
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.metadata import version
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -72,6 +72,36 @@ class Silent:
 
     def say(self, text: str) -> None:
         """Ignore."""
+
+
+class Watched:
+    """Progress of a run at a URL: every step looks first if the store keeps up.
+
+    Args:
+        shown: Shows it.
+        check: Waits for the store, and raises when it cannot be written.
+    """
+
+    def __init__(self, shown: Progress, check: Callable[[], None]) -> None:
+        self._shown, self._check = shown, check
+
+    def start(self, stage: str, total: int, unit: str) -> None:
+        """Begin a stage of `total` units of work."""
+        self._shown.start(stage, total, unit)
+
+    def advance(self, count: int = 1, note: str = "") -> None:
+        """Count units as done, once the store has what may not wait any longer."""
+        self._check()
+        self._shown.advance(count, note)
+
+    def say(self, text: str) -> None:
+        """Show a line that the user should read."""
+        self._shown.say(text)
+
+    @property
+    def stopping(self) -> bool:
+        """True once the user asked to stop."""
+        return self._shown.stopping
 
 
 class StageRun:

@@ -2,20 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 
-from prefine import chat
 from prefine.config.sections import RunConfig
 from prefine.records import AnswerTokens
 from prefine.run.folder import RunFolder
 from prefine.run.tables import TableWriter
 from prefine.run.view import TOKEN_LOGPS
 from prefine.stages.training_inputs import configured_relation, held_out_tables, records
+from prefine.tokenizer import Tokenizer, pieces
 from prefine.training.token_sample import ScoredItem
 
 
 def write_token_logps(
     config: RunConfig,
     folder: RunFolder,
-    tokenizer: chat.Tokenizer,
+    tokenizer: Tokenizer,
     scored: Sequence[ScoredItem],
     *,
     key: str,
@@ -35,7 +35,7 @@ def write_token_logps(
 
 
 def _answers(
-    config: RunConfig, tokenizer: chat.Tokenizer, scored: Sequence[ScoredItem]
+    config: RunConfig, tokenizer: Tokenizer, scored: Sequence[ScoredItem]
 ) -> Iterator[AnswerTokens]:
     """Join the values with the ids of their prompts and completions."""
     by_id = {one.item.id: one for one in scored}
@@ -59,7 +59,7 @@ def _answers(
                     completion_id=answer.completion.id,
                     item_id=record.id,
                     role=answer.name,
-                    tokens=tuple(chat.pieces(tokenizer, text.scored)),
+                    tokens=tuple(pieces(tokenizer, text.scored)),
                     logps=tuple(logps),
                     initial_logps=tuple(initial_logps),
                 )

@@ -56,6 +56,11 @@ def read_trials(path: Path, overrides: Sequence[str], run_dir: str | None) -> Sw
             f"{path}: rounds: a sweep does not walk rounds yet; take that section out, or run each "
             "setting with `prefine run`"
         )
+    if base.storage is not None:
+        raise ConfigError(
+            f"{path}: run_dir: the trials of a sweep run in folders of this machine; name one, or "
+            "run each setting with `prefine run` and its own URL"
+        )
     names = _names(config.settings)
     trials = []
     for index, (setting, name) in enumerate(zip(config.settings, names, strict=True)):

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Prompt
+from prefine.tokenizer import Tokenizer
 from prefine.turns import AnswerIds, Runs, answer_ids
 
 if TYPE_CHECKING:
@@ -170,7 +171,7 @@ class TextReader:
 
     def __init__(
         self,
-        tokenizer: chat.Tokenizer,
+        tokenizer: Tokenizer,
         *,
         stop_token_id: int,
         max_prompt_tokens: int,

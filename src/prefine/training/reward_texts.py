@@ -4,6 +4,7 @@ from jinja2 import TemplateError
 
 from prefine import chat
 from prefine.records import Completion, Prompt
+from prefine.tokenizer import Tokenizer
 from prefine.training.items import ReadText, Text
 
 _AFTER = 0
@@ -21,7 +22,7 @@ class ConversationReader:
     """
 
     def __init__(
-        self, tokenizer: chat.Tokenizer, *, max_tokens: int, train_on_truncated: bool = False
+        self, tokenizer: Tokenizer, *, max_tokens: int, train_on_truncated: bool = False
     ) -> None:
         self._tokenizer, self._most = tokenizer, max_tokens
         self._train_on_truncated = train_on_truncated

@@ -9,6 +9,7 @@ from typing import Any
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Prompt
+from prefine.tokenizer import Tokenizer
 from prefine.training.items import Text, TokenizedItem
 from prefine.training.relations.protocol import ItemKind, NamedAnswer
 from prefine.turns import answer_ids, assistant_turns
@@ -19,7 +20,7 @@ ROWS = 100
 def check_tokens(
     records: Iterable[Any],
     examples: Sequence[TokenizedItem],
-    tokenizer: chat.Tokenizer,
+    tokenizer: Tokenizer,
     *,
     kind: ItemKind,
     stop_token_id: int,
@@ -81,7 +82,7 @@ def check_tokens(
 
 
 def _sides(
-    tokenizer: chat.Tokenizer,
+    tokenizer: Tokenizer,
     tokenizer_hash: str,
     where: str,
     answer: NamedAnswer,
@@ -130,7 +131,7 @@ class _Side:
     """
 
     where: str
-    tokenizer: chat.Tokenizer
+    tokenizer: Tokenizer
     stop: int
     prompt: Prompt
     prompt_ids: tuple[int, ...]

@@ -3,14 +3,16 @@
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from jinja2 import Environment, PackageLoader
 
 from prefine.records import content_hash
 from prefine.secrets import redact
-from prefine.training.logging.figures import TrainSummary
+
+if TYPE_CHECKING:  # cards are read without torch
+    from prefine.training.logging.figures import TrainSummary
 
 CARD_NAME = "README.md"
 _AUTO_CLASS, _REWARD_CLASS = "AutoModelForCausalLM", "AutoModelForSequenceClassification"
@@ -27,7 +29,7 @@ def model_card(
     base_on_hub: bool,
     adapter: bool,
     train: Mapping[str, Any],
-    summary: TrainSummary,
+    summary: "TrainSummary",
     dropped: Mapping[str, int],
     versions: Mapping[str, str],
     datasets: Sequence[str] = (),
@@ -76,7 +78,12 @@ def model_card(
         trim_blocks=True,
         keep_trailing_newline=True,
     )
-    templates.filters |= {"code": _code, "cell": _cell, "fenced": _fenced, "number": _number}
+    templates.filters |= {
+        "code": code_span,
+        "cell": table_cell,
+        "fenced": _fenced,
+        "number": _number,
+    }
     text = redact(
         templates.get_template("model_card.md.j2").render(
             metadata=yaml.safe_dump(metadata, sort_keys=False),
@@ -99,6 +106,11 @@ def model_card(
         )
     )
     return f"{text}\n<!-- written by prefine, {content_hash(text)} -->\n"
+
+
+def without_mark(text: str) -> str:
+    """Return a card without the mark of `model_card`, for one that is changed before it is used."""
+    return _MARK.sub("\n", text)
 
 
 def is_ours(text: str) -> bool:
@@ -167,7 +179,7 @@ def _one_line(text: str) -> str:
     return line if len(line) <= 200 else f"{line[:199]}…"
 
 
-def _code(text: str) -> str:
+def code_span(text: str) -> str:
     """A code span, which shows its content as it is."""
     line = _one_line(text)
     fence = "`" * (_longest_run(line) + 1)
@@ -176,9 +188,9 @@ def _code(text: str) -> str:
     return f"{fence}{room}{line}{room}{fence}"
 
 
-def _cell(text: str) -> str:
+def table_cell(text: str) -> str:
     """A code span in a table: also within code, a bar ends a cell."""
-    return _code(text).replace("|", "\\|")
+    return code_span(text).replace("|", "\\|")
 
 
 def _fenced(text: str, language: str) -> str:

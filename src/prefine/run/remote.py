@@ -1,0 +1,202 @@
+"""Files at a URL, by `fsspec`: read, written whole and listed, with retries."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
+
+from prefine.errors import BackendError, ConfigError
+
+T = TypeVar("T")
+
+PATIENCE_S = 60.0
+"""For so long a call to the store is tried again, before the run stops."""
+_FIRST_WAIT_S, _LONGEST_WAIT_S = 0.2, 10.0
+_OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss", "r2"}
+"""Stores that have no folders, and where making one would make a bucket."""
+_WHOLE_BYTES = 16 * 2**20
+"""Up to this size a file is read at once, so that what is uploaded is one moment of it."""
+
+
+class Stored(NamedTuple):
+    """The size of a stored file in bytes, and a mark that is another one when it has changed."""
+
+    size: int
+    mark: str
+
+
+class Remote:
+    """A folder at a URL.
+
+    Args:
+        url: Such as s3://bucket/run.
+        options: Of its file system, as `fsspec` names them.
+        patience_s: For so long each call is tried again.
+
+    Raises:
+        ConfigError: `fsspec`, or the package for this kind of URL, is missing.
+    """
+
+    def __init__(
+        self, url: str, options: Mapping[str, Any] | None = None, patience_s: float = PATIENCE_S
+    ) -> None:
+        self.url = url.rstrip("/")
+        self.patience_s = patience_s
+        try:
+            import fsspec
+
+            # What another machine has written since must be seen.
+            settings = {"use_listings_cache": False, **(options or {})}
+            self._files, self._root = fsspec.core.url_to_fs(self.url, **settings)
+        except (ImportError, ValueError, TypeError) as error:
+            raise ConfigError(
+                f"{url}: this kind of URL cannot be opened ({error}); install prefine[storage] and "
+                "what fsspec needs for it"
+            ) from error
+
+    def listing(self, below: str = "") -> dict[str, Stored]:
+        """All files of the folder, by their path in it; none if it is not there yet.
+
+        Args:
+            below: Only those of this folder in it.
+        """
+        place = self._path(below) if below else self._root
+
+        def listed() -> Mapping[str, Any]:
+            self._files.invalidate_cache()
+            try:
+                found: Mapping[str, Any] = self._files.find(place, detail=True)
+            except FileNotFoundError:
+                return {}
+            return found
+
+        start = len(self._files._strip_protocol(self._root).rstrip("/")) + 1
+        return {
+            self._files._strip_protocol(path)[start:]: _stored(entry)
+            for path, entry in self._patiently(listed).items()
+        }
+
+    def read(self, name: str) -> bytes:
+        """The content of a file.
+
+        Raises:
+            FileNotFoundError: There is none.
+        """
+        found: bytes = self._patiently(lambda: self._files.cat_file(self._path(name)))
+        return found
+
+    def download(self, name: str, to: Path) -> None:
+        """Write a file to the disk, whole or not at all."""
+        to.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        temporary = to.with_name(f".{to.name}.fetched.tmp")
+        self._patiently(lambda: self._files.get_file(self._path(name), str(temporary)))
+        temporary.rename(to)
+
+    def write(self, name: str, content: bytes) -> None:
+        """Write a file, whole.
+
+        Raises:
+            ConfigError: There is no such bucket.
+        """
+        with self._bucket_is_there():
+            self._patiently(lambda: self._piped(name, content))
+
+    def create(self, name: str, content: bytes) -> bool:
+        """Write a file that is not there yet; False if it is."""
+        try:
+            with self._bucket_is_there():
+                self._patiently(lambda: self._piped(name, content, mode="create"))
+        except FileExistsError:
+            return self.read(name) == content
+        # A store that knows no exclusive writing keeps the last of two.
+        return self.read(name) == content
+
+    def upload(self, file: Path, name: str) -> None:
+        """Write a file of the disk, whole.
+
+        Raises:
+            FileNotFoundError: It has gone from the disk.
+        """
+        if file.stat().st_size <= _WHOLE_BYTES:
+            self.write(name, file.read_bytes())
+        else:
+            with self._bucket_is_there(file):
+                self._patiently(lambda: self._files.put_file(str(file), self._path(name)))
+
+    def delete(self, names: Iterable[str]) -> None:
+        """Take files away; those that are gone already are no error."""
+        for name in names:
+            try:
+                self._patiently(lambda name=name: self._files.rm_file(self._path(name)))  # type: ignore[misc]
+            except FileNotFoundError:
+                continue
+
+    def _path(self, name: str) -> str:
+        return f"{self._root.rstrip('/')}/{name}"
+
+    def _piped(self, name: str, content: bytes, mode: str = "overwrite") -> None:
+        path = self._path(name)
+        if not _OBJECTS.intersection(_protocols(self._files)):
+            self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
+        self._files.pipe_file(path, content, mode=mode)
+
+    @contextmanager
+    def _bucket_is_there(self, file: Path | None = None) -> Iterator[None]:
+        """Say what is missing where something is written; a `file` may have gone meanwhile."""
+        try:
+            yield
+        except FileNotFoundError as error:
+            if file is not None and not file.exists():
+                raise
+            raise ConfigError(
+                f"{self.url}: there is no such bucket or folder ({error}); make it first"
+            ) from error
+
+    def _patiently(self, work: Callable[[], T]) -> T:
+        """Call the store until it answers.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            FileExistsError: There is one, and it was to be new.
+            ConfigError: It may not be read or written.
+            BackendError: It has not answered for long.
+        """
+        end, wait = time.monotonic() + self.patience_s, _FIRST_WAIT_S
+        while True:
+            try:
+                return work()
+            except (FileNotFoundError, FileExistsError):
+                raise
+            except PermissionError as error:
+                raise ConfigError(
+                    f"{self.url}: no permission ({error}); check the credentials in the environment"
+                ) from error
+            except Exception as error:  # each kind of store has its own
+                if "Credential" in type(error).__name__:
+                    raise ConfigError(
+                        f"{self.url}: {error}; export those that this kind of URL needs, such as "
+                        "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+                    ) from error
+                if isinstance(error, OSError) and "PreconditionFailed" in repr(error):
+                    raise FileExistsError(str(error)) from error
+                if time.monotonic() + wait > end:
+                    raise BackendError(
+                        f"{self.url}: cannot be reached ({type(error).__name__}: {error}) for "
+                        f"{self.patience_s:g} s; the run stops, so that no more is lost with this "
+                        "machine than storage allows. Run the same command again"
+                    ) from error
+            time.sleep(wait)
+            wait = min(2 * wait, _LONGEST_WAIT_S)
+
+
+def _protocols(files: Any) -> tuple[str, ...]:
+    """The names of a file system's kind."""
+    found: str | tuple[str, ...] = files.protocol
+    return (found,) if isinstance(found, str) else found
+
+
+def _stored(entry: Mapping[str, Any]) -> Stored:
+    named = ("ETag", "etag", "md5", "mtime", "created", "LastModified")
+    marks = (entry.get(name) for name in named)
+    return Stored(int(entry["size"]), str(next((one for one in marks if one is not None), "")))

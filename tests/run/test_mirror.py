@@ -1,0 +1,321 @@
+"""A run folder at a URL, in the memory of this process: leases, segments, failures, machines."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import pytest
+from fsspec.implementations.memory import MemoryFileSystem
+
+from command import prefine
+from prefine import train as prefine_train
+from prefine.calls.protocol import JournalGroup, Submission
+from prefine.config.storage import StorageConfig, as_url, is_url
+from prefine.errors import BackendError, ConfigError
+from prefine.run import mirror, segments, store_lease
+from prefine.run.folder import RunFolder
+from prefine.run.journal import Journal
+from prefine.run.mirror import Mirror, mirrored
+from prefine.run.remote import Remote
+from prefine.run.store_lease import StoreLease
+from run_place import BACKEND, CONFIG, OK, Place
+
+
+class FlakyFileSystem(MemoryFileSystem):
+    """The memory, which does not answer from some write on for as long as a test says."""
+
+    protocol = "flaky"
+    store: dict[str, Any] = {}  # noqa: RUF012 - as its base has it
+    pseudo_dirs = [""]  # noqa: RUF012
+    writes_left: int | None = None
+
+    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
+        if FlakyFileSystem.writes_left is not None:
+            if FlakyFileSystem.writes_left <= 0:
+                raise OSError("the store is out of order")
+            FlakyFileSystem.writes_left -= 1
+        super().pipe_file(path, value, mode, **kwargs)
+
+
+@pytest.fixture(autouse=True)
+def _empty_stores() -> Iterator[None]:
+    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
+    for kind in (MemoryFileSystem, FlakyFileSystem):
+        kind.store.clear()
+        kind.pseudo_dirs[:] = [""]
+    FlakyFileSystem.writes_left = None
+    yield
+
+
+def storage(**values: Any) -> StorageConfig:
+    return StorageConfig(**{"url": "memory://runs/one", "patience_s": 0.5, **values})
+
+
+def silent(text: str) -> None:
+    del text
+
+
+def test_urls_are_told_from_paths() -> None:
+    urls = {
+        "s3://bucket/run": "s3://bucket/run",
+        str(Path("s3://bucket/run")): "s3://bucket/run",
+        "file:///tmp/run/": "file:///tmp/run",
+        str(Path("file:///tmp/run")): "file:///tmp/run",
+        "memory://one": "memory://one",
+    }
+    assert {text: as_url(text) for text in urls} == urls
+    assert all(map(is_url, urls))
+    assert not any(map(is_url, ("runs/one", "/runs/s3://x", "C:/runs", "C:\\runs", "a:b", "")))
+
+
+def test_groups_come_back_as_they_were_written() -> None:
+    groups = [
+        JournalGroup("rank", [(Submission("t", None), ["a", "b"])], ["a"], {"a": "ü\u2028\ud800"}),
+        JournalGroup("rank", [], ["b"], {}, {"b": '{"calls": 1}'}),
+    ]
+    assert segments.decode(segments.encode(groups), "here") == groups
+
+
+def test_one_machine_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote, said = Remote("memory://runs/one"), list[str]()
+    first = StoreLease(remote, 1.0, said.append)
+    assert first.number == 1
+    # Its beat moves while another machine looks.
+    monkeypatch.setattr(store_lease.time, "sleep", lambda seconds: first.beat())
+    with pytest.raises(ConfigError, match=r"another machine .* is working on this run"):
+        StoreLease(remote, 1.0, said.append)
+    monkeypatch.undo()
+    # It does not: after the time that it named itself, the other one takes over.
+    began = time.monotonic()
+    second = StoreLease(remote, 1.0, said.append)
+    assert second.number == 2
+    assert time.monotonic() - began >= 1.0
+    with pytest.raises(BackendError, match="another machine has taken this run over"):
+        first.beat()
+    second.beat()
+    second.release()
+    began = time.monotonic()
+    assert StoreLease(remote, 60.0, said.append).number == 3
+    assert time.monotonic() - began < 1.0
+    assert len(said) == 2
+
+
+def test_of_two_that_take_over_one_gets_it() -> None:
+    remote = Remote("memory://runs/one")
+    assert remote.create("lease/000007.json", b"mine")
+    assert not remote.create("lease/000007.json", b"theirs")
+    assert remote.read("lease/000007.json") == b"mine"
+
+
+def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:
+    remote = Remote("memory://runs/one")
+    held = StoreLease(remote, 60.0, silent)
+    value = json.loads(remote.read("lease/000001.json"))
+    remote.write("lease/000001.json", json.dumps(value | {"pid": 2**22 + 1}).encode())
+    began = time.monotonic()
+    assert StoreLease(remote, 60.0, silent).number == held.number + 1
+    assert time.monotonic() - began < 5
+
+
+def group(*keys: str, **values: Any) -> JournalGroup:
+    return JournalGroup("rank", [], list(keys), {key: f'"{key}"' for key in keys}, **values)
+
+
+def test_a_journal_is_built_again_from_its_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_COMPACT", 1)
+    for machine, keys in (("first", "abc"), ("second", "de")):
+        place = tmp_path / machine
+        with mirrored(place, storage(), silent), RunFolder(place) as folder:
+            journal = folder.journal()
+            for key in keys:
+                journal.write(group(key))
+                folder.mirror.settle()
+            journal.write(JournalGroup("rank", [], ["x"], {}, {"x": '{"calls": 1}'}))
+    with mirrored(tmp_path / "third", storage(), silent), RunFolder(tmp_path / "third") as folder:
+        journal = folder.journal()
+        assert journal.answers("abcde") == {key: f'"{key}"' for key in "abcde"}
+        assert journal.failed_usages(["x"]) == ['{"calls": 1}'] * 2
+        assert journal.repeats("rank") == 0
+    names = Remote("memory://runs/one").listing("journal")
+    # Five answers and two failures, of which the whole journal has most.
+    assert sorted(name.rpartition(".")[2] for name in names) == ["gz", "sqlite"]
+
+
+def test_answers_wait_no_longer_than_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(mirror, "SEGMENT_S", 60.0)
+    monkeypatch.setattr(mirror, "MOST_UNSENT", 3)
+    remote = Remote("memory://runs/one")
+    with mirrored(tmp_path / "run", storage(), silent), RunFolder(tmp_path / "run") as folder:
+        journal = folder.journal()
+        journal.write(group("a", "b"))
+        assert not remote.listing("journal")
+        journal.write(group("c"))
+        assert len(remote.listing("journal")) == 1
+        # A batch that was handed over would be paid for twice: it is there at once.
+        journal.write(JournalGroup("rank", [(Submission("t", "id"), ["l"])]))
+        assert len(remote.listing("journal")) == 2
+
+
+def test_what_this_machine_did_not_send_is_sent_when_it_goes_on(tmp_path: Path) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    with mirrored(place, storage(), silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+    # As after a kill: the end of the journal, and a file, were written and not sent.
+    state = json.loads((place / ".mirror.json").read_text())
+    (place / ".mirror.json").write_text(json.dumps(state | {"clean": False}))
+    journal = Journal(place / "journal" / "part-00000.sqlite")
+    journal.write(group("b"))
+    journal.close()
+    (place / "train_log.jsonl").write_text("{}\n")
+    with mirrored(place, storage(), silent), RunFolder(place):
+        pass
+    assert remote.read("train_log.jsonl") == b"{}\n"
+    with mirrored(tmp_path / "other", storage(), silent), RunFolder(tmp_path / "other") as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+    # The other machine has written since, so this one's folder is put aside and made anew.
+    said = list[str]()
+    (place / "train_log.jsonl").write_text("old\n")
+    with mirrored(place, storage(), said.append), RunFolder(place):
+        assert (place / "train_log.jsonl").read_text() == "{}\n"
+    assert "was written by another machine since" in said[0]
+    (aside,) = tmp_path.glob("run.before-*")
+    assert (aside / "train_log.jsonl").read_text() == "old\n"
+
+
+def test_files_follow_and_go(tmp_path: Path) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    with mirrored(place, storage(), silent):
+        kept = Mirror.settle
+        (place / "pairs").mkdir()
+        (place / "pairs" / "part-00000.parquet").write_bytes(b"rows")
+        (place / ".model.tmp").mkdir()
+        (place / ".model.tmp" / "half").write_bytes(b"being written")
+        (mirror_open,) = mirror.OPEN.values()
+        kept(mirror_open)
+        assert remote.read("pairs/part-00000.parquet") == b"rows"
+        (place / "pairs" / "part-00000.parquet").unlink()
+        remote.write("somebody-elses.txt", b"stays")
+    assert sorted(remote.listing()) == ["lease/000001.json", "somebody-elses.txt"]
+
+
+def by_url(*changes: str) -> tuple[str, ...]:
+    local = (
+        "--set",
+        "storage.local=work",
+        "--set",
+        "storage.patience_s=1",
+        "--set",
+        "storage.lease_s=1",
+    )
+    return ("run", "run.yaml", "--run-dir", "flaky://runs/one", *local, *changes)
+
+
+def test_a_store_that_fails_stops_the_run(place: Place) -> None:
+    FlakyFileSystem.writes_left = 8
+    done = prefine(*by_url())
+    assert done.code == BACKEND
+    assert "flaky://runs/one: cannot be reached" in done.err
+    assert "the store is out of order" in done.err
+    assert "Run the same command again" in done.err
+    FlakyFileSystem.writes_left = None
+    done = prefine(*by_url())
+    assert done.code == OK, done.err
+    assert prefine("run", "run.yaml", "--run-dir", "whole").code == OK
+    remote = Remote("flaky://runs/one")
+    for name in ("model/model.safetensors", "train_log.jsonl", "pairs/part-00000.parquet"):
+        assert remote.read(name) == (place.root / "whole" / name).read_bytes()
+
+
+def test_no_answer_is_used_that_the_store_does_not_get(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "MOST_UNSENT", 2)
+    place, url = tmp_path / "run", "flaky://runs/one"
+    with (
+        pytest.raises(BackendError, match="the store is out of order"),
+        mirrored(place, storage(url=url, lease_s=1), silent),
+        RunFolder(place) as folder,
+    ):
+        journal = folder.journal()
+        FlakyFileSystem.writes_left = 0
+        journal.write(group("a"))
+        journal.write(group("b"))
+    FlakyFileSystem.writes_left = None
+    # The answers are on this disk, and go to the store when the command runs again.
+    with mirrored(place, storage(url=url, lease_s=1), silent), RunFolder(place) as folder:
+        assert folder.journal().count() == 2
+    other = tmp_path / "other"
+    with (
+        mirrored(other, storage(url=url), silent),
+        closing(Journal(other / "journal" / "part-00000.sqlite")) as journal,
+    ):
+        assert journal.count() == 2
+
+
+def test_training_waits_for_a_store_that_is_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mirror, "_LOOK_S", 0.02)
+    late = storage(url="flaky://runs/one", behind_s=0.1, patience_s=30)
+    with mirrored(tmp_path / "run", late, silent), RunFolder(tmp_path / "run") as folder:
+        FlakyFileSystem.writes_left = 0
+        (tmp_path / "run" / "state.json").write_text("{}")
+        time.sleep(0.4)
+        answers = threading.Timer(0.5, lambda: setattr(FlakyFileSystem, "writes_left", None))
+        answers.start()
+        began = time.monotonic()
+        assert folder.mirror is not None
+        folder.mirror.check()
+        assert time.monotonic() - began > 0.3
+        assert Remote("flaky://runs/one").read("state.json") == b"{}"
+        answers.join()
+
+
+def test_reading_needs_no_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.root / "home"))
+    assert prefine(*by_url()).code == OK
+    held = StoreLease(Remote("flaky://runs/one"), 60.0, silent)
+    shown = prefine("config", "show", "flaky://runs/one")
+    assert (shown.code, shown.out.splitlines()[0]) == (OK, "run_dir: flaky://runs/one")
+    assert prefine("report", "flaky://runs/one").code == OK
+    assert prefine("run", "run.yaml", "--run-dir", "here").code == OK
+    done = prefine("compare", "flaky://runs/one", "here")
+    assert done.code == OK, done.err
+    read = place.root / "home" / ".cache" / "prefine" / "read"
+    assert not list(read.rglob("model.safetensors"))
+    held.beat()
+    done = prefine("compare", "flaky://runs/none", "here")
+    assert (done.code, "there is no run here" in done.err) == (CONFIG, True)
+
+
+def test_python_trains_at_a_url(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(place.root / "home"))
+    settings = {"max_steps": 1, "pairs_per_step": 2}
+    pairs = [{"prompt": f"q{n}", "chosen": "yes", "rejected": "no"} for n in range(4)]
+    trained = prefine_train("model", pairs, output_dir="flaky://runs/api", settings=settings)
+    there = Remote("flaky://runs/api").read("model/model.safetensors")
+    assert (trained.path / "model.safetensors").read_bytes() == there
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--run-dir", "nowhere9://x/y"), "this kind of URL cannot be opened"),
+        (("--set", "storage.local=work"), "storage: is for a run_dir by URL"),
+        (("--run-dir", "memory://x", "--set", "storage.lease_s=0"), "storage.lease_s"),
+        (("--run-dir", "memory://x", "--set", "storage.options={secret: abc}"), "keys are never"),
+    ],
+)
+def test_wrong_settings_are_explained(
+    arguments: tuple[str, ...], words: str, place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(place.root / "home"))
+    done = prefine("run", "run.yaml", *arguments)
+    assert (done.code, words in done.err) == (CONFIG, True), done.err
