@@ -13,6 +13,7 @@ from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow
 from prefine.config.named import components
 from prefine.config.sections import Connection, RunConfig
 from prefine.models.openai.backend import OpenAIModel
+from prefine.models.served.backend import ServedModel
 from prefine.run.config_changes import fingerprinted, refused_changes, with_begun_defaults
 
 STAGES = ("sample", "rank", "pair", "bridge", "train", "evaluate", "report")
@@ -119,7 +120,8 @@ def test_the_marks_of_all_settings() -> None:
 
 
 def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> None:
-    assert Connection.model_fields.keys() <= inspect.signature(OpenAIModel).parameters.keys()
+    known = (inspect.signature(model).parameters.keys() for model in (OpenAIModel, ServedModel))
+    assert Connection.model_fields.keys() <= set().union(*known)
 
 
 @pytest.mark.parametrize(
