@@ -9,7 +9,7 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
 from prefine.config.base import Component
 from prefine.config.sections import RunConfig
-from prefine.errors import ConfigError, DataError
+from prefine.errors import ConfigError, DataError, LimitError
 from prefine.executors.protocol import Workplace
 from prefine.judging.choose import same_family
 from prefine.judging.counts import JudgeCounts
@@ -21,6 +21,7 @@ from prefine.run.tables import (
     part_path,
     parts,
     read_part,
+    remove_parts_from,
     shard_key,
     table_hash,
     write_part,
@@ -101,9 +102,14 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         counts.merge(ranked.counts)
         stage.dropped.update(ranked.dropped)
         stage.failed.update(ranked.failed)
-        written.count += 1
         progress.advance(ranked.dropped.total())
-        counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+        try:
+            counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+        except LimitError:
+            for table in tables:  # too little is known to rank by
+                remove_parts_from(table, written.count)
+            raise
+        written.count += 1
 
     options = {"key": [stage.fingerprinted, *fingerprints.values()]}
     with PartsWritten(*tables) as written:
