@@ -547,7 +547,7 @@ COMMANDS = [
         f"{CHECK} --dry-run",
         CONFIG,
         "--dry-run",
-        "`prefine run`, `prefine sweep` have --dry-run",
+        "`prefine run`, `prefine sweep`, `prefine push` have --dry-run",
     ),
     Mistake("a missing argument", "train", CONFIG, "CONFIG: ", "`prefine init` writes one"),
     Mistake(

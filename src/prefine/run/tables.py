@@ -220,8 +220,12 @@ class PartsWritten:
 
     def __exit__(self, failed: object, *_: object) -> None:
         if failed is None:
-            for folder in self._folders:
-                remove_parts_from(folder, self.count)
+            self.remove_next()
+
+    def remove_next(self) -> None:
+        """Remove all parts that are not counted: of an earlier run, or of a shard that failed."""
+        for folder in self._folders:
+            remove_parts_from(folder, self.count)
 
 
 def parts(folder: Path) -> list[Path]:

@@ -21,7 +21,6 @@ from prefine.run.tables import (
     part_path,
     parts,
     read_part,
-    remove_parts_from,
     shard_key,
     table_hash,
     write_part,
@@ -106,8 +105,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         try:
             counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
         except LimitError:
-            for table in tables:  # too little is known to rank by
-                remove_parts_from(table, written.count)
+            written.remove_next()
             raise
         written.count += 1
 

@@ -9,6 +9,7 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
+from prefine.errors import LimitError
 from prefine.executors.protocol import Workplace
 from prefine.models.capabilities import check_model
 from prefine.models.protocol import Samples
@@ -90,8 +91,12 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         produced += sampled.produced
         with_repeats += sampled.with_repeats
         reasoned += sampled.reasoned
+        try:
+            engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
+        except LimitError:
+            written.remove_next()
+            raise
         written.count += 1
-        engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
 
     options = {"settings": stage.fingerprinted["sample"]}
     with PartsWritten(table) as written:
