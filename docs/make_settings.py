@@ -10,7 +10,7 @@ from pydantic.fields import FieldInfo
 
 from prefine.config.base import Component, Section, marks_of
 from prefine.config.components import TABLES, Kind, Nested, lookup
-from prefine.config.marks import FREE, MayGrow
+from prefine.config.marks import FREE, TRANSPORT, MayGrow
 from prefine.config.sections import RunConfig
 from prefine.losses.cards.catalogue import allowed, as_yaml
 from prefine.losses.cards.docstrings import parse
@@ -179,7 +179,7 @@ def _change(field: FieldInfo) -> str:
     if grows := marks_of(field, MayGrow):
         options = ", ".join(f"`{option}`" for option in grows[0].options)
         return f"may grow: {options}" if options else "may grow"
-    return "free" if FREE in field.metadata else ""
+    return "free" if FREE in field.metadata or TRANSPORT in field.metadata else ""
 
 
 def main() -> None:

@@ -58,7 +58,7 @@ FLOORS = {
         "pairing",
         "metrics",
     ),
-    2: ("calls", "models", "judging", "bridging", "run", "data", "training", "suites"),
+    2: ("calls", "models", "judging", "bridging", "run", "executors", "data", "training", "suites"),
     3: ("playground", "report", "stages", "rounds", "sweep", "compare", "view", "annotate", "hub"),
     4: ("api", "cli", "trl", "__main__"),
 }
@@ -283,6 +283,7 @@ SPEAKERS = {
     "prefine.stages.origins": "stores the command line in the manifest",
     "prefine.secrets": "reads the one variable that holds a key",
     "prefine.models.served.keeper": "a program: gives a server this environment, and tells its end",
+    "prefine.executors.ray_cluster": "sets what Ray reads when it is loaded: no telemetry",
 }
 
 

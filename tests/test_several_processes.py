@@ -281,6 +281,18 @@ def test_other_ways_to_divide_a_model_are_refused(
     assert remedy in refused_in_both("train", monkeypatch, variables)
 
 
+@pytest.mark.parametrize("command", ["run", "train"])
+def test_deepspeed_of_one_process_is_refused_before_anything_is_read(
+    monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    # What `accelerate launch --use_deepspeed --num_processes 1` sets.
+    for name, value in {"ACCELERATE_USE_DEEPSPEED": "true", "WORLD_SIZE": "1"}.items():
+        monkeypatch.setenv(name, value)
+    found = prefine(command, "no-such-file.yaml")
+    assert found.code == CONFIG
+    assert "DeepSpeed is not supported: " in found.err and "fsdp2.yaml" in found.err
+
+
 @pytest.mark.parametrize("command", ["run", "pair"])
 def test_only_training_is_shared(
     place: Place, command: str, monkeypatch: pytest.MonkeyPatch

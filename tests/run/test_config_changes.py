@@ -13,6 +13,7 @@ from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow
 from prefine.config.named import components
 from prefine.config.sections import Connection, RunConfig
 from prefine.models.openai.backend import OpenAIModel
+from prefine.models.served.backend import ServedModel
 from prefine.run.config_changes import fingerprinted, refused_changes, with_begun_defaults
 
 STAGES = ("sample", "rank", "pair", "bridge", "train", "evaluate", "report")
@@ -76,7 +77,7 @@ def test_the_marks_of_all_settings() -> None:
             "rounds.stop",
             "rounds.keep_models",
         },
-        TRANSPORT: set(),
+        TRANSPORT: {"executor"},
         LATER: {
             "lists",
             "labels",
@@ -119,7 +120,8 @@ def test_the_marks_of_all_settings() -> None:
 
 
 def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> None:
-    assert Connection.model_fields.keys() <= inspect.signature(OpenAIModel).parameters.keys()
+    known = (inspect.signature(model).parameters.keys() for model in (OpenAIModel, ServedModel))
+    assert Connection.model_fields.keys() <= set().union(*known)
 
 
 @pytest.mark.parametrize(
@@ -143,6 +145,7 @@ def test_every_way_to_reach_a_server_is_an_option_of_the_backend_that_does() -> 
         ("train.tracking.project", "other", True),
         ("train.reference_cache", "elsewhere", True),
         ("report.title", "other", True),
+        ("executor", {"name": "ray", "address": "auto"}, True),
         ("evaluate.metrics", [{"name": "diversity"}], True),
     ],
 )
@@ -216,6 +219,7 @@ def test_components_are_found_by_walking_the_configuration() -> None:
         ("evaluate.prompts", "source", "file"),
         ("evaluate.judge", "judge", "pairwise"),
         ("evaluate.judge.model", "backend", "openai"),
+        ("executor", "executor", "local"),
     ]
     assert config.run_dir == Path("somewhere")
 

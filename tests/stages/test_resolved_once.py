@@ -62,6 +62,7 @@ def values(run_dir: Path, **sections: Any) -> RunConfig:
             # Named, because a default is one object for all configurations of a process.
             "rank": {"strategy": {"name": "iterative"}, "judge": PLAYGROUND},
             "pair": {"selector": {"name": "best_vs_random"}},
+            "executor": {"name": "local"},
             "train": {
                 "loss": {
                     "name": "mixture",

@@ -34,7 +34,7 @@ from prefine.records import (
 from prefine.run.rows import Groups
 from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
-from prefine.stages.rank import Ranked, Ranker
+from prefine.stages.ranker import Ranked, Ranker
 from prefine.stages.selection import BoundSelector
 from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, chunks

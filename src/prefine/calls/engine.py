@@ -21,6 +21,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
+from prefine.calls.counts import CallCounts, SharedLimits, fits_cost
 from prefine.calls.flights import Flights
 from prefine.calls.protocol import A, AnswerLog, Backend, Batch, Call, Failure, P
 from prefine.errors import BackendError, DataError, LimitError
@@ -52,6 +53,8 @@ class CallEngine:
             `GRACE_S` is given up.
         on_answers: Called with the number of new answers, from the journal or by asking.
         on_heartbeat: Called every second while it runs, and at its end.
+        shared: Knows what other processes ask beside this one, so that `max_calls` and `max_cost`
+            hold for all of them together.
     """
 
     def __init__(
@@ -65,6 +68,7 @@ class CallEngine:
         should_stop: Callable[[], bool] = lambda: False,
         on_answers: Callable[[int], None] = lambda count: None,
         on_heartbeat: Callable[[], None] = lambda: None,
+        shared: SharedLimits | None = None,
     ) -> None:
         self.journal = journal
         self.stage = stage
@@ -74,6 +78,7 @@ class CallEngine:
         self._on_answers = on_answers
         self._on_heartbeat = on_heartbeat
         self._should_stop = should_stop
+        self._shared = shared
         self.asked = 0
         self.replayed = 0
         self.repeated = 0
@@ -136,6 +141,38 @@ class CallEngine:
         rate = f", {(self.landed - landed) / seconds:,.1f}/s" if seconds > 1 else ""
         cost = f", cost {self.usage.cost:.4g}" if self.usage.cost else ""
         return f"{self.asked:,} calls{rate}{cost}"
+
+    @property
+    def counts(self) -> CallCounts:
+        """All that has been counted, as another process adds it to its own."""
+        return CallCounts(
+            asked=self.asked,
+            replayed=self.replayed,
+            repeated=self.repeated,
+            landed=self.landed,
+            usage=self.usage,
+            failures=dict(self.failures),
+            failed_keys=tuple(self.failed_keys),
+        )
+
+    def show(self, counts: CallCounts) -> None:
+        """Take over what other processes have counted, who do the work of this engine.
+
+        Raises:
+            LimitError: Too many calls have failed.
+        """
+        more = counts.landed - self.landed
+        self.asked, self.replayed, self.repeated = counts.asked, counts.replayed, counts.repeated
+        self.landed, self.usage = counts.landed, counts.usage
+        self.failures = Counter(counts.failures)
+        self.failed_keys = list(counts.failed_keys)
+        if more > 0:
+            self._on_answers(more)
+        self._check_most_failures()
+
+    def beat(self) -> None:
+        """Note the rate and call `on_heartbeat`, as `run` does every second."""
+        self._beat()
 
     def scope(self) -> "Scope":
         """An asker for one prompt or shard.
@@ -225,7 +262,11 @@ class CallEngine:
         self.failures.update(failure.reason for failure in bad.values())
         self.failed_keys += list(bad)[: _IDS_SHOWN - len(self.failed_keys)]
         self._on_answers(len(answered))
-        if bad and self.failures.total() > self.most_failures:
+        if bad:
+            self._check_most_failures()
+
+    def _check_most_failures(self) -> None:
+        if self.failures.total() > self.most_failures:
             raise LimitError(
                 f"{self.failures.total()} calls failed ({top_reasons(self.failures)}), "
                 "too many to go on: "
@@ -242,18 +283,25 @@ class CallEngine:
         """
         if self.max_cost is None:
             return True
-        if self.usage.cost >= self.max_cost:
+        if self._shared is None:
+            spent = self.usage.cost
+            fits = fits_cost(spent, self.landed, batch, in_flight, limit=self.max_cost)
+        else:
+            spent, fits = self._shared.afford(self.counts, batch, in_flight)
+        if spent >= self.max_cost:
             raise LimitError(
-                f"max_cost: {self.usage.cost:.4g} spent, limit {self.max_cost:g}; raise the limit. "
+                f"max_cost: {spent:.4g} spent, limit {self.max_cost:g}; raise the limit. "
                 f"{self.journal.what_is_kept}"
             )
-        expected = self.usage.cost / max(1, self.landed)
-        return not in_flight or (self.usage.cost + (in_flight + batch) * expected <= self.max_cost)
+        return fits
 
     def _stay_within_limit(self, more: int) -> None:
-        if self.max_calls is not None and self._admitted + more > self.max_calls:
+        if self.max_calls is None:
+            return
+        made = self._admitted if self._shared is None else self._shared.admit(more)
+        if made + more > self.max_calls:
             raise LimitError(
-                f"max_calls: {self._admitted} calls made, {more} more needed, limit "
+                f"max_calls: {made} calls made, {more} more needed, limit "
                 f"{self.max_calls}; raise the limit. {self.journal.what_is_kept}"
             )
         self._admitted += more

@@ -4,6 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from prefine.calls.commits import GroupCommits
@@ -182,7 +183,9 @@ class Flights:
         try:
             while not self._account.affordable(size, self._in_flight):
                 self._one_landed.clear()
-                await self._one_landed.wait()
+                # Calls of other processes land unseen, where they share the limit.
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self._one_landed.wait(), _TICK_S)
                 self.check()
             reserved = size
             self._in_flight += reserved

@@ -13,6 +13,7 @@ from prefine.cli import stages, tools
 from prefine.cli.annotate import annotate
 from prefine.cli.compare import compare
 from prefine.cli.config import config_app
+from prefine.cli.cost import cost
 from prefine.cli.ending import guarded, leave_threads
 from prefine.cli.hub import pull, push
 from prefine.cli.init import init
@@ -43,6 +44,7 @@ app.command()(push)
 app.command()(pull)
 app.command("import")(tools.import_data)
 app.command()(tools.simulate)
+app.command()(cost)
 app.command()(tools.losses)
 app.command("mock-server")(mock_server)
 app.add_typer(config_app, name="config")

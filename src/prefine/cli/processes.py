@@ -54,7 +54,6 @@ def train_together(load: Callable[[], "RunConfig"], lead: Callable[["RunConfig"]
         PrefineError: This process failed, and is the one to say so.
         typer.Exit: Another one has said it.
     """
-    _refuse_others()
     reshard = _fsdp()
     from prefine.training.distributed import processes
 
@@ -101,13 +100,22 @@ def _follow(config: "RunConfig") -> None:
         follow(config, progress)
 
 
-def _refuse_others() -> None:
+def refuse_others() -> None:
+    """Raise if a launcher asks for a way to divide a model that is not ours, even of one process.
+
+    Raises:
+        ConfigError: It does, and this process is the first or the only one.
+        typer.Exit: It does, and this process is another one.
+    """
     for variable, name in _OTHERS.items():
         if _asked(variable):
             _refuse(
-                f"{name} is not supported; launch with configs/accelerate/fsdp2.yaml, which "
-                "divides the layers among "
-                "the processes, or with configs/accelerate/ddp.yaml, where each has the whole model"
+                f"{name} is not supported: it would compute gradients, clip them and step in its "
+                "own engine, and the step's exact gradient, the budget and checkpoints that any "
+                "number of processes can resume are computed here. Launch with "
+                "configs/accelerate/fsdp2.yaml, which divides layers, gradients and optimizer "
+                "states among the processes as ZeRO-3 does, or with configs/accelerate/ddp.yaml, "
+                "where each has the whole model"
             )
 
 
@@ -139,6 +147,6 @@ def _asked(variable: str) -> bool:
 
 def _refuse(why: str) -> NoReturn:
     """End all processes, before they have met, with one message."""
-    if os.environ["RANK"] != "0":
+    if (os.environ.get("RANK") or "0") != "0":
         raise typer.Exit(ConfigError.exit_code)
     raise ConfigError(why)

@@ -20,7 +20,7 @@ from prefine.cli.options import (
     kept_at_its_url,
     load_config,
 )
-from prefine.cli.processes import launched, refuse_several, train_together
+from prefine.cli.processes import launched, refuse_others, refuse_several, train_together
 from prefine.cli.rounds import run_in_rounds
 from prefine.errors import ConfigError
 
@@ -108,6 +108,7 @@ def run(
     """
     if offline and not dry_run:
         raise ConfigError("--offline: is for --dry-run; a run asks its servers")
+    refuse_others()
     loaded = load_config(config, set_, run_dir)
     if loaded.rounds is not None:
         with nullcontext() if dry_run else kept_at_its_url(loaded):
@@ -130,6 +131,7 @@ def demo(
     """
     from importlib.resources import files
 
+    refuse_others()
     path = Path(str(files("prefine.playground") / "demo.yaml"))
     _run_all(load_config(path, set_, run_dir), json_, demo=True)
 
@@ -186,6 +188,8 @@ def _run_one(
         # Other stages need no model, and finding out takes a second.
         return with_first_day(loaded) if "policy" in STAGE_SECTIONS[stage] else loaded
 
+    if stage == "train":
+        refuse_others()
     if stage == "train" and launched():
         train_together(load, lead)
     else:

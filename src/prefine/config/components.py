@@ -35,6 +35,7 @@ Kind = Literal[
     "gold",
     "metric",
     "reward_loss",
+    "executor",
 ]
 
 
@@ -174,6 +175,10 @@ TABLES: dict[Kind, dict[str, str]] = {
     },
     "gold": {
         "playground": "prefine.playground.world:gold_parts",
+    },
+    "executor": {
+        "local": "prefine.executors.local:Local",
+        "ray": "prefine.executors.ray_cluster:RayExecutor",
     },
     "metric": {
         "displacement": "prefine.metrics.runs.likelihoods:displacement",

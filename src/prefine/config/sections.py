@@ -244,7 +244,9 @@ class RunConfig(Section):
     bad, or that have a grade and are good `above` one), for losses that read them. Several of these
     may stand beside each other, each with a `weight`, by default 1: its share of the items of a
     step. With `rounds` it is several runs, one from the policy of the other; each of them says so
-    in `lineage`. A `run_dir` may be a URL, such as s3://bucket/run; `storage` says how it is kept.
+    in `lineage`. `executor` says where the shards of `sample`, `rank`, `pair` and `evaluate` are
+    worked on: in this process, or by the workers of a Ray cluster. A `run_dir` may be a URL, such
+    as s3://bucket/run; `storage` says how it is kept.
     """
 
     run_dir: Annotated[Path, Strict(False), BeforeValidator(_not_empty)]
@@ -263,6 +265,7 @@ class RunConfig(Section):
     report: ReportConfig = ReportConfig()
     rounds: Annotated[RoundsConfig | None, LATER] = None
     lineage: Annotated[LineageConfig | None, LATER] = None
+    executor: Annotated[Component, Nested("executor"), TRANSPORT] = Component(name="local")
     storage: StorageConfig | None = None
 
     @model_validator(mode="before")

@@ -20,6 +20,16 @@ class JudgeCounts:
         self._reasons: Counter[str] = Counter()
         self._first_ids: dict[str, None] = {}
 
+    def merge(self, other: "JudgeCounts") -> None:
+        """Add the counts of others, who judged other prompts."""
+        self._judgments += other._judgments
+        self._ratings += other._ratings
+        self._decided += other._decided
+        self._first_won += other._first_won
+        self._reasons += other._reasons
+        room = _IDS_SHOWN - len(self._first_ids)
+        self._first_ids |= dict.fromkeys(list(other._first_ids)[: max(0, room)])
+
     def add(self, judgments: Sequence[Judgment], scores: Sequence[Score] = ()) -> None:
         """Count these; a tie or a failure decides for no slot."""
         self._judgments += len(judgments)

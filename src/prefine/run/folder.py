@@ -76,6 +76,9 @@ class RunFolder:
     def journal(self) -> "Journal":
         """The journal of this process, opened on first use.
 
+        Parts that an executor's tasks have left beside it, as their driver was killed, are taken
+        over then.
+
         Raises:
             DataError: It is missing or empty, and the manifest says that calls were made.
         """
@@ -87,6 +90,11 @@ class RunFolder:
             if calls and not path.exists():
                 raise _lost(path, "missing", calls)
             self._journal = Journal(path, self.mirror)
+            parts = path.parent.glob("part-*.sqlite")
+            if any(part != path for part in parts):
+                from prefine.run.journal_parts import absorb_parts
+
+                absorb_parts(self._journal)
             if calls and self._journal.empty:
                 raise _lost(path, "empty", calls)
         return self._journal

@@ -4,6 +4,9 @@ One SQLite file with one writer. First a call's key is noted as asked, then the 
 its answer is stored, because a key that is noted and has no answer was in flight when the run was
 killed: those calls were perhaps paid for and are asked again, so they are counted. Of failures only
 the cost is stored: the next run asks again.
+
+Where several processes ask at a time, each writes a part of its own beside the journal, which
+absorbs them when they are done (`run/journal_parts.py`).
 """
 
 import os
@@ -13,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from prefine.atomic import disk_errors
 from prefine.calls.protocol import JournalGroup, Submission
@@ -30,6 +34,23 @@ CREATE INDEX IF NOT EXISTS failed_key ON failed (key);
 CREATE TABLE IF NOT EXISTS repeats (stage TEXT PRIMARY KEY, calls INTEGER NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batches (token TEXT PRIMARY KEY, id TEXT) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS batched (line TEXT PRIMARY KEY, token TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS absorbed (part INTEGER PRIMARY KEY);
+"""
+# What a part adds, in this order. A call that was in flight when an earlier run ended and that the
+# part has asked again was repeated; a failure takes back the note that its call was asked.
+_ABSORB = """
+INSERT INTO repeats SELECT stage, calls + (
+    SELECT COUNT(*) FROM (SELECT key FROM part.asked UNION SELECT key FROM part.failed) AS again
+    WHERE again.key IN (SELECT key FROM main.asked)
+) FROM part.repeats WHERE true
+    ON CONFLICT (stage) DO UPDATE SET calls = calls + excluded.calls;
+DELETE FROM main.asked WHERE key IN (SELECT key FROM part.failed);
+INSERT OR IGNORE INTO main.asked SELECT key FROM part.asked;
+INSERT OR IGNORE INTO main.answers (key, answer, checksum)
+    SELECT key, answer, checksum FROM part.answers;
+INSERT INTO main.failed SELECT key, usage FROM part.failed;
+INSERT OR REPLACE INTO main.batches SELECT token, id FROM part.batches;
+INSERT OR REPLACE INTO main.batched SELECT line, token FROM part.batched;
 """
 _NOT_ALLOWED = (
     sqlite3.SQLITE_CANTOPEN,
@@ -49,13 +70,17 @@ class Journal:
     of its own: a reader does not wait for the disk.
 
     Args:
-        path: The file.
+        path: The file; it is made if there is none.
         mirror: Keeps the run at a URL, and is told of every group.
+        base: Another journal whose answers count as well. It is read only, and nobody may write it
+            meanwhile.
     """
 
     what_is_kept = "What was answered is journaled; run the same command again to go on from there"
 
-    def __init__(self, path: Path, mirror: "Mirror | None" = None) -> None:
+    def __init__(
+        self, path: Path, mirror: "Mirror | None" = None, *, base: Path | None = None
+    ) -> None:
         self.path, self._mirror = path, mirror
         with disk_errors(path):
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -71,6 +96,11 @@ class Journal:
             if "checksum" not in columns:  # a journal of before there were any
                 self._writer.execute("ALTER TABLE answers ADD COLUMN checksum INTEGER")
             self._reader = self._connect()
+            self._readers = [self._reader]
+            if base is not None:
+                # Without locks or a shared index of its log, so that any number of machines may.
+                uri = f"file:{quote(str(base.absolute()))}?immutable=1"
+                self._readers.insert(0, sqlite3.connect(uri, uri=True, check_same_thread=False))
             self._any_failed = self._any("failed")
             self.empty = not self._any("answers") and not self._any_failed
         self.stored = 0
@@ -181,14 +211,52 @@ class Journal:
             (number,) = self._reader.execute("SELECT COUNT(*) FROM answers").fetchone()
         return int(number)
 
+    def note_stage(self, stage: str) -> None:
+        """Note the stage whose calls this part has, for the count of repeated ones."""
+        with self._transaction():
+            self._writer.execute("INSERT OR IGNORE INTO repeats VALUES (?, 0)", (stage,))
+
+    def absorb(self, part: Path, number: int) -> None:
+        """Take over all that a part holds; a part that was taken over already adds nothing.
+
+        Args:
+            part: Its file, which nobody writes any more; it stays.
+            number: Its number, which no other part of this journal ever has.
+        """
+        Journal(part).close()  # one that a kill has left half made gets its tables
+        with self._sqlite_errors():
+            self._writer.execute("ATTACH ? AS part", (str(part),))
+        try:
+            with self._transaction():
+                noted = "INSERT OR IGNORE INTO absorbed VALUES (?)"
+                if self._writer.execute(noted, (number,)).rowcount:
+                    for statement in _ABSORB.split(";\n"):
+                        self._writer.execute(statement)
+        finally:
+            self._writer.execute("DETACH part")
+        self._any_failed = self._any("failed")
+        self.empty = not self._any("answers") and not self._any_failed
+
+    def last_part(self) -> int:
+        """The largest number of a part that was taken over; 0 without any."""
+        with self._sqlite_errors():
+            (number,) = self._reader.execute("SELECT MAX(part) FROM absorbed").fetchone()
+        return int(number or 0)
+
+    def settle(self) -> None:
+        """Move all that is in the log into the file itself, for readers that know no log."""
+        with self._sqlite_errors():
+            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
     def close(self) -> None:
         """Close the file; further calls are errors."""
-        self._reader.close()
+        for reader in self._readers:
+            reader.close()
         self._writer.close()
 
     def _any(self, table: str) -> bool:
-        (found,) = self._reader.execute(f"SELECT EXISTS (SELECT 1 FROM {table})").fetchone()
-        return bool(found)
+        found = f"SELECT EXISTS (SELECT 1 FROM {table})"
+        return any(reader.execute(found).fetchone()[0] for reader in self._readers)
 
     def _connect(self) -> sqlite3.Connection:
         return sqlite3.connect(self.path, isolation_level=None, check_same_thread=False)
@@ -200,7 +268,8 @@ class Journal:
             for start in range(0, len(wanted), _CHUNK):
                 chunk = wanted[start : start + _CHUNK]
                 marks = ",".join("?" * len(chunk))
-                rows += self._reader.execute(f"{statement} ({marks})", chunk).fetchall()
+                for reader in self._readers:
+                    rows += reader.execute(f"{statement} ({marks})", chunk).fetchall()
         return rows
 
     @contextmanager

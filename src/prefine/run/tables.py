@@ -202,6 +202,32 @@ class TableWriter:
         self._count += 1
 
 
+class PartsWritten:
+    """Removes parts of an earlier, longer run of tables whose parts others write by their numbers.
+
+    `count` is the number of parts that there are now.
+
+    Args:
+        folders: The tables.
+    """
+
+    def __init__(self, *folders: Path) -> None:
+        self._folders = folders
+        self.count = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, failed: object, *_: object) -> None:
+        if failed is None:
+            self.remove_next()
+
+    def remove_next(self) -> None:
+        """Remove all parts that are not counted: of an earlier run, or of a shard that failed."""
+        for folder in self._folders:
+            remove_parts_from(folder, self.count)
+
+
 def parts(folder: Path) -> list[Path]:
     """The parts of a table, in order.
 

@@ -10,6 +10,7 @@ from prefine.data.import_report import ImportReport
 from prefine.data.reference_answers import reference_of
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
+from prefine.executors.protocol import executor_of
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import Launches, ListsModels, Samples
 from prefine.records import Completion, Message, PreferencePair, Prompt
@@ -93,6 +94,7 @@ def check(
         from prefine.stages.bridge_options import bridge_check
 
         bridge = bridge_check(config)
+    executor_of(config).check(config)
     servers, launches = _check_components(config, _never_asked(config, ranked_by, through))
     if config.items_entries:
         check_imported(config.pair, list(config.items_entries))
@@ -160,7 +162,7 @@ def _asked_in_ranking(config: RunConfig) -> dict[str, "Judge"]:
     """
     if config.rank is None or config.unranked:
         return {}
-    from prefine.stages.rank import configured_ranker
+    from prefine.stages.ranker import configured_ranker
 
     ranker = configured_ranker(config)
     return {"rank.scorer" if one is ranker.scorer else "rank.judge": one for one in ranker.asked}

@@ -14,16 +14,26 @@ from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import ConfigError, DataError
 from prefine.judging.choose import make_judge
+from prefine.judging.protocol import Judge
 from prefine.metrics.protocol import AnswerPair
 from prefine.metrics.win_rates.win_rates import win_of
 from prefine.models.capabilities import backend_of
 from prefine.models.protocol import At, Samples, decoding_settings
-from prefine.records import Judgment, Manifest, MetricValue, Prompt, content_hash
+from prefine.records import Completion, Judgment, Manifest, MetricValue, Prompt, content_hash
 from prefine.report.data import OUTCOMES, AnswerExample, ConstraintScore, Evaluation, HeadToHead
 from prefine.run.folder import RunFolder
-from prefine.run.rows import judgment_row
-from prefine.run.tables import TableWriter, shard_key, table_hash
+from prefine.run.rows import Groups, judgment_row
+from prefine.run.tables import PartsWritten, TableWriter, shard_key, table_hash
 from prefine.run.view import EVALUATION_JUDGMENTS, JUDGMENTS, RunView
+from prefine.stages.evaluation_jobs import (
+    MODELS,
+    AnswerJob,
+    BothOrders,
+    BothOrdersJob,
+    evaluation_decoding,
+    judge_component,
+    models_of,
+)
 from prefine.stages.evidence import NamedMetric, configured_metrics, figures, left_by_stages
 from prefine.stages.head_to_head import (
     according_to,
@@ -34,7 +44,7 @@ from prefine.stages.head_to_head import (
     mean,
 )
 from prefine.stages.inputs import read_prompts, short_enough, trained_on, unseen
-from prefine.stages.shards import SHARD
+from prefine.stages.shards import SHARD, spread
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 GoldParts: TypeAlias = dict[str, float]
@@ -66,15 +76,15 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         raise DataError(
             f"{folder / 'model'}: there is no trained model yet; run `prefine train` first"
         )
-    after, before = _models(config, folder)
+    before, after = models_of(config, folder.path)
     report = ImportReport()
     prompts: list[Prompt] = []
     if settings.prompts is not None:
         rows = read_prompts(settings.prompts, where="evaluate.prompts", report=report)
         prompts = list(unseen(rows, trained_on(folder.path), report))
-    component = settings.judge or (config.rank.judge if config.rank else None)
+    component = judge_component(config)
     judge = None if component is None else make_judge(component, where="evaluate.judge")
-    decoding = settings.decoding or config.sample or Decoding()
+    decoding = evaluation_decoding(config)
     of_items = (f"heldout_{kind}" for kind in ITEM_ENTRIES)
     held_out = [name for name in of_items if (folder / name).is_dir()]
     inputs = {
@@ -106,15 +116,21 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     contests: list[HeadToHead] = []
     constraints: list[ConstraintScore] = []
     answered: list[AnswerPair] = []
+    told: dict[str, None] = {}
     if prompts:
-        tables = [folder / "evaluation" / name for name in ("baseline", "trained")]
         samplers = (before, after)
-        answered = answer_both(prompts, samplers, decoding, settings, engine, progress, tables)
+
+        def draw(which: int) -> dict[str, Completion]:
+            model = samplers[which]
+            return _answered_by(which, prompts, model, config, folder, engine, progress, told)
+
+        answered = answer_both(prompts, samplers, decoding, settings, engine, progress, draw)
         stage.failed.update(engine.failures)
         p_after: list[float | None] = [None] * len(answered)
         if judge is not None and component is not None:
             name = getattr(judge, "label", component.name)
-            result = according_to(judge, name, answered, engine, settings)
+            ask = partial(_judged_by, judge, answered, config, folder, engine, progress, told)
+            result = according_to(judge, name, answered, engine, settings, ask)
             p_after = result.p_after
             contests.append(result.head_to_head)
             metrics += result.metrics
@@ -159,7 +175,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         folder / "metrics.json", json.dumps(evaluation.model_dump(mode="json"), indent=1) + "\n"
     )
     stage.set_aside(report)
-    stage.notes += [*before.notes, *after.notes, *(judge.notes if judge else ())]
+    ours = [*before.notes, *after.notes, *(judge.notes if judge else ())]
+    stage.notes += dict.fromkeys([*ours, *told])
     taken = report.read or scored + stage.dropped.total()
     return stage.end(taken=taken, produced=len(answered) or scored, outputs={}, engine=engine)
 
@@ -215,18 +232,68 @@ def _check_prompt(sampler: Samples, decoding: Decoding, prompt: Prompt) -> None:
     sampler.check_prompt(prompt, decoding, where="evaluate.decoding")
 
 
-def _models(config: RunConfig, folder: RunFolder) -> tuple[Samples, Samples]:
-    """The model and its baseline."""
-    model, baseline = config.evaluate.model, config.evaluate.baseline
-    if isinstance(model, Component):
-        after = backend_of(model, Samples, where="evaluate.model")
-    else:
-        # With the policy's own device, dtype and batch size: what fits one of the two fits the
-        # other.
-        after = backend_of(config.policy, At, where="policy").at(str(folder / "model"))
-    if not isinstance(baseline, Component):
-        baseline = config.policy
-    return after, backend_of(baseline, Samples, where="evaluate.baseline")
+def _answered_by(
+    which: int,
+    prompts: Sequence[Prompt],
+    sampler: Samples,
+    config: RunConfig,
+    folder: RunFolder,
+    engine: CallEngine,
+    progress: Progress,
+    told: dict[str, None],
+) -> dict[str, Completion]:
+    """One model's answers by the ids of prompts, which are written; those that failed are missing.
+
+    They go through the configured executor; its notes go to `told`.
+    """
+    found: dict[str, Completion] = {}
+
+    def take(groups: Groups) -> None:
+        found.update({prompt.id: drawn[0] for prompt, drawn in groups if drawn})
+        written.count += 1
+
+    with PartsWritten(folder / "evaluation" / MODELS[which]) as written:
+        told |= dict.fromkeys(
+            spread(
+                AnswerJob(config, folder.path, which=which, sampler=sampler),
+                chunks(prompts, SHARD),
+                take,
+                stage="evaluate",
+                config=config,
+                folder=folder,
+                progress=progress,
+                engine=engine,
+                advance=progress.advance,
+                which=which,
+            )
+        )
+    return found
+
+
+def _judged_by(
+    judge: Judge,
+    answered: Sequence[AnswerPair],
+    config: RunConfig,
+    folder: RunFolder,
+    engine: CallEngine,
+    progress: Progress,
+    told: dict[str, None],
+) -> list[BothOrders]:
+    """The judgments in both orders, through the configured executor; its notes go to `told`."""
+    found: list[BothOrders] = []
+    told |= dict.fromkeys(
+        spread(
+            BothOrdersJob(config, folder.path, judge=judge),
+            chunks(answered, SHARD),
+            found.extend,
+            stage="evaluate",
+            config=config,
+            folder=folder,
+            progress=progress,
+            engine=engine,
+        )
+    )
+    return found
 
 
 def _gold(answered: Sequence[AnswerPair], component: Component, config: RunConfig) -> GoldScores:

@@ -2,12 +2,9 @@
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
-from pathlib import Path
 from typing import Literal, NamedTuple
 
 from prefine.calls.engine import CallEngine, top_reasons
-from prefine.config.checking import checked
 from prefine.config.sections import Decoding, EvaluateConfig
 from prefine.errors import LimitError
 from prefine.judging.counts import JudgeCounts
@@ -19,11 +16,11 @@ from prefine.metrics.statistics.paired import paired_change
 from prefine.metrics.texts.screens import identical_outputs
 from prefine.metrics.win_rates.win_rates import both_order_wins, win_rate
 from prefine.models.capabilities import provided
-from prefine.models.protocol import Releases, Samples, decoding_settings
+from prefine.models.protocol import Releases, Samples
 from prefine.records import Completion, Judgment, MetricValue, Prompt
 from prefine.report.data import HeadToHead
-from prefine.run.rows import Groups, completion_rows
-from prefine.run.tables import TableWriter, shard_key
+from prefine.run.rows import Groups
+from prefine.stages.evaluation_jobs import BothOrders, drawings
 from prefine.stages.shards import SHARD, in_parts, sample_shard
 from prefine.stages.stage_run import Progress, check_judge, chunks
 
@@ -49,7 +46,7 @@ def answer_both(
     settings: EvaluateConfig,
     engine: CallEngine,
     progress: Progress,
-    tables: Sequence[Path] = (),
+    draw: Callable[[int], dict[str, Completion]] | None = None,
 ) -> list[AnswerPair]:
     """Sample one answer of each model to each prompt, with equal settings and different seeds.
 
@@ -60,29 +57,22 @@ def answer_both(
         settings: Has the share of answers that may fail.
         engine: Asks, and counts failures.
         progress: Counts prompts, and says whether to stop.
-        tables: Where to write each model's completions; without any, they are kept in memory only.
+        draw: Gives the answers of a model, by its number, by the ids of prompts; those that failed
+            are missing. Without it they are asked for here, and kept in memory only.
 
     Raises:
         LimitError: Too many answers failed, or there is no prompt that both answered.
         Interrupted: The user asked to stop.
     """
     progress.start("evaluate", 2 * len(prompts), "answers")
-    answers: list[dict[str, Completion]] = []
     # Both are checked before anything is sampled: a seed has a largest value.
-    drawings = [
-        checked(
-            Decoding,
-            {
-                **{name: getattr(decoding, name) for name in Decoding.model_fields},
-                "seed": decoding.seed + number,
-            },
-            where="evaluate.decoding",
-        )
-        for number in range(len(samplers))
-    ]
-    for number, (sampler, drawing) in enumerate(zip(samplers, drawings, strict=True)):
-        with TableWriter(tables[number], "completions") if tables else nullcontext() as table:
-            answers.append(_answers(prompts, sampler, drawing, engine, progress, table))
+    settings_of = drawings(decoding)
+    answers: list[dict[str, Completion]] = []
+    for number, sampler in enumerate(samplers):
+        if draw is None:
+            answers.append(_answers(prompts, sampler, settings_of[number], engine, progress))
+        else:
+            answers.append(draw(number))
         # The next model, and the judge's, may need the memory.
         if (heavy := provided(sampler, Releases)) is not None:
             heavy.release()
@@ -107,7 +97,6 @@ def _answers(
     drawing: Decoding,
     engine: CallEngine,
     progress: Progress,
-    table: TableWriter | None,
 ) -> dict[str, Completion]:
     """A model's answers by the ids of prompts; those that failed are missing."""
     found: dict[str, Completion] = {}
@@ -115,23 +104,22 @@ def _answers(
     async def work(shard: list[Prompt]) -> Groups:
         return await sample_shard(engine.scope(), sampler, shard, 1, drawing)
 
-    def write(shard: list[Prompt], groups: Groups) -> None:
+    def take(shard: list[Prompt], groups: Groups) -> None:
         found.update({prompt.id: drawn[0] for prompt, drawn in groups if drawn})
-        if table is not None:
-            ids = [prompt.id for prompt in shard]
-            key = shard_key("evaluate", sampler.fingerprint, decoding_settings(drawing), ids)
-            table.write(completion_rows(groups), key=key)
         progress.advance(len(shard))
 
-    engine.run(in_parts(chunks(prompts, SHARD), work, write, concurrency=sampler.concurrency))
+    engine.run(in_parts(chunks(prompts, SHARD), work, take, concurrency=sampler.concurrency))
     return found
 
 
 async def _in_both_orders(
-    judge: Judge, engine: CallEngine, *orders: Sequence[Matchup]
-) -> list[list[Judgment]]:
-    """The judgments of the same matchups in either order, asked side by side."""
-    return await asyncio.gather(*(judge.judge(engine, matchups) for matchups in orders))
+    judge: Judge, engine: CallEngine, answered: Sequence[AnswerPair]
+) -> list[BothOrders]:
+    """The judgments of the same answers in either order, asked side by side."""
+    after_first = [Matchup(one.prompt, one.after, one.before) for one in answered]
+    before_first = [Matchup(one.prompt, one.before, one.after) for one in answered]
+    orders = (judge.judge(engine, matchups) for matchups in (after_first, before_first))
+    return list(zip(*await asyncio.gather(*orders), strict=True))
 
 
 def according_to(
@@ -140,8 +128,17 @@ def according_to(
     answered: Sequence[AnswerPair],
     engine: CallEngine,
     settings: EvaluateConfig,
+    ask: Callable[[], list[BothOrders]] | None = None,
 ) -> JudgeResult:
     """Each prompt judged in both orders and averaged, and metrics of the judge.
+
+    Args:
+        judge: The judge.
+        name: Its name for people.
+        answered: The answers of both models.
+        engine: Asks.
+        settings: Has the share of judgments that may fail.
+        ask: Gives the judgments in both orders; without it they are asked for here.
 
     Raises:
         DataError: The judge cannot work on a prompt.
@@ -149,12 +146,10 @@ def according_to(
     """
     for one in answered:
         check_judge(judge, one.prompt, [one.before, one.after])
-    after_first = [Matchup(one.prompt, one.after, one.before) for one in answered]
-    before_first = [Matchup(one.prompt, one.before, one.after) for one in answered]
+    both_orders = engine.run(_in_both_orders(judge, engine, answered)) if ask is None else ask()
     counts = JudgeCounts()
     p_first = []
-    orders = engine.run(_in_both_orders(judge, engine, after_first, before_first))
-    for judgments in orders:
+    for judgments in zip(*both_orders, strict=True):
         counts.add(judgments)
         p_first.append([judgment.p_first for judgment in judgments])
     counts.check(settings.max_failed_fraction, where="evaluate", journal=engine.journal)
@@ -184,7 +179,7 @@ def according_to(
         head_to_head=head_to_head(name, "judge", wins, settings),
         metrics=metrics,
         notes=counts.failure_notes(),
-        judgments=[judgment for pair in zip(*orders, strict=True) for judgment in pair],
+        judgments=[judgment for pair in both_orders for judgment in pair],
     )
 
 

@@ -2,9 +2,8 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from types import MappingProxyType
 from typing import Any
 
 from prefine.config.base import LabelSource
@@ -14,22 +13,11 @@ from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
 from prefine.records import Manifest, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
-from prefine.run.rows import (
-    TableRow,
-    grouped_completions,
-    joint_judgment_of,
-    label_row,
-    list_row,
-    pair_row,
-    ranking_of,
-)
 from prefine.run.tables import (
-    TableWriter,
+    PartsWritten,
     column,
     parts,
-    read_part,
     remove_parts_from,
-    shard_key,
     table_hash,
 )
 from prefine.run.view import JOINT_JUDGMENTS
@@ -42,6 +30,7 @@ from prefine.stages.inputs import (
     readable_by_loss,
     renderable,
 )
+from prefine.stages.item_parts import relabelled, write_items
 from prefine.stages.pair_options import (
     FEWEST_TO_HOLD_OUT,
     PairCounts,
@@ -55,9 +44,6 @@ from prefine.stages.stage_run import Progress, StageRun, chunks
 from prefine.stages.subsets import left_out, source_of, takes_all, within
 
 _TABLES = (*ITEM_ENTRIES, *(f"heldout_{kind}" for kind in ITEM_ENTRIES))
-_ROW: Mapping[str, Callable[[Any], TableRow]] = MappingProxyType(
-    {"pairs": pair_row, "lists": list_row, "labels": label_row}
-)
 _IMPORT_SHARD = 4096
 
 
@@ -89,39 +75,30 @@ def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
     return frozenset(kept + others[:more])
 
 
-def relabelled(pair: PreferencePair, settings: PairConfig) -> PreferencePair:
-    """The pair; with `labels: shuffled`, a fair coin decides whether its sides are swapped."""
-    if settings.labels == "judged" or int(content_hash("coin", settings.seed, pair.id), 16) % 2:
-        return pair
-    swapped: dict[str, Any] = {
-        "chosen": pair.rejected,
-        "rejected": pair.chosen,
-        "p_chosen": None,
-        "score_gap": None,
-    }
-    if pair.rejected_prompt is not None:
-        swapped |= {"prompt": pair.rejected_prompt, "rejected_prompt": pair.prompt}
-    return pair.model_copy(update=swapped)
-
-
 def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     # An import of pairs loads no selector.
-    from prefine.stages.joining import RankedPrompt, by_reference
-    from prefine.stages.selection import BoundSelector, strategy_of
+    from prefine.stages.pair_job import (
+        PairedPart,
+        PairJob,
+        PartToPair,
+        ProductiveJob,
+        reads_judged,
+        selector_of,
+        table_of,
+    )
+    from prefine.stages.shards import spread
 
     settings = config.pair
     check_replay(config)
-    selector = BoundSelector(settings, strategy_of(config))
+    selector = selector_of(config)
     kind = selector.makes
-    judged = config.rank is not None and config.rank.across is not None and selector.reads_judged
-    # Of a run without rankings the answers themselves decide.
-    made_of = "completions" if config.unranked else "rankings"
-    tables = (made_of, JOINT_JUDGMENTS) if judged else (made_of,)
+    judged, made_of = reads_judged(config, selector), table_of(config)
+    read = (made_of, JOINT_JUDGMENTS) if judged else (made_of,)
     stage = StageRun(
         folder,
         "pair",
         config,
-        {name: table_hash(folder / name) for name in tables}
+        {name: table_hash(folder / name) for name in read}
         | held_out_inputs(config)
         | replay_inputs(config, kind),
     )
@@ -132,60 +109,23 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     total = sum(len(set(column(path, "prompt_id"))) for path in sources)
     progress.start("pair", total, "prompts" if config.unranked else "rankings")
     counts = PairCounts(stage.dropped)
-
-    def ranked(part: str) -> list[RankedPrompt]:
-        """The rankings of a part with their completions, joined by the prompt's id."""
-        if config.unranked:
-            found = grouped_completions(read_part(folder / "completions" / part))
-            return [by_reference(prompt, completions) for prompt, completions in found]
-        groups = {
-            prompt.id: (prompt, {one.id: one for one in found})
-            for prompt, found in grouped_completions(read_part(folder / "completions" / part))
-        }
-        rankings = map(ranking_of, read_part(folder / "rankings" / part))
-        return [RankedPrompt(*groups[ranking.prompt_id], ranking) for ranking in rankings]
-
-    def own_shards() -> Iterator[Sequence[Any]]:
-        for path in sources:
-            all_groups = ranked(path.name)
-            groups = list(within(all_groups, excluded, stage.dropped))
-            if kind == "lists":
-                yield selector.lists(groups, counts)
-            elif kind == "labels":
-                yield selector.labels(groups, counts)
-            else:
-                said = None
-                if judged:
-                    rows = read_part(folder / JOINT_JUDGMENTS / path.name)
-                    said = list(map(joint_judgment_of, rows))
-                pairs = selector.pairs(groups, held_out_ids, counts, said)
-                yield [relabelled(pair, settings) for pair in pairs]
-            progress.advance(len(all_groups))
-
-    def shards() -> Iterator[Sequence[Any]]:
-        own = again = 0
-        for shard in own_shards():
-            own += sum(item.prompt.id not in held_out_ids for item in shard)
-            yield shard
-        earlier = replayed(config, kind, own=own, without=held_out_ids)
-        for chunk in chunks(earlier, _IMPORT_SHARD):
-            again += len(chunk)
-            yield chunk
-        if settings.replay is not None:
-            stage.notes.append(f"{again} of {own + again} {kind} are of earlier rounds")
-
     held_out_ids: frozenset[str] = frozenset()
     excluded: dict[str, str] = {}
+    of_parts: list[dict[str, str]] = [{} for _ in sources]
     if settings.held_out_prompts != 0 or not takes_all(settings):
         # A prompt without a pair could be held out, but nothing measured on it; so this is known
         # before any is written.
-        productive: dict[str, str] = {}
-        for path in sources:
-            groups = ranked(path.name)
-            ids = selector.productive(groups)
-            productive |= {
-                one.prompt.id: source_of(one.prompt) for one in groups if one.prompt.id in ids
-            }
+        of_parts = []
+        spread(
+            ProductiveJob(config, folder.path),
+            [path.name for path in sources],
+            of_parts.append,
+            stage="pair",
+            config=config,
+            folder=folder,
+            progress=progress,
+        )
+        productive = {id_: source for found in of_parts for id_, source in found.items()}
         held_out_ids = held_out(productive, config)
         excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
@@ -194,7 +134,43 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
             f"{seen} of {len(held_out_ids)} held-out prompts were trained on in earlier rounds, as "
             "too few others give something to measure on"
         )
-    produced = _write_tables(folder, kind, shards(), held_out_ids, stage.dropped)
+    own = again = 0
+
+    def take(paired: PairedPart) -> None:
+        nonlocal own
+        own += paired.trained
+        counts.merge(paired.counts)
+        progress.advance(paired.prompts)
+        written.count += 1
+
+    def parts_to_pair() -> Iterator[PartToPair]:
+        for path, ids in zip(sources, of_parts, strict=True):
+            yield PartToPair(
+                path.name,
+                held_out_ids.intersection(ids),
+                {id_: excluded[id_] for id_ in ids if id_ in excluded},
+            )
+
+    tables = [folder / kind, folder / f"heldout_{kind}"]
+    with PartsWritten(*tables) as written:
+        options: dict[str, Any] = {"holds_out": bool(held_out_ids)}
+        spread(
+            PairJob(config, folder.path, **options),
+            parts_to_pair(),
+            take,
+            stage="pair",
+            config=config,
+            folder=folder,
+            progress=progress,
+            **options,
+        )
+        earlier = replayed(config, kind, own=own, without=held_out_ids)
+        for chunk in chunks(earlier, _IMPORT_SHARD):
+            again += len(chunk)
+            _write_chunk(folder, kind, written, chunk, held_out_ids, stage.dropped)
+    produced = own + again
+    if settings.replay is not None:
+        stage.notes.append(f"{again} of {produced} {kind} are of earlier rounds")
     stage.notes += counts.notes()
     # Counted in items that were looked at; a ranking that gives none to look at counts as
     # one.
@@ -307,22 +283,24 @@ def _write_tables(
     Returns: How many items there are to train on; those held out are counted in `dropped`.
     """
     produced = 0
-    with (
-        TableWriter(folder / kind, kind) as trained_on,
-        TableWriter(folder / f"heldout_{kind}", kind) as held_out,
-    ):
+    with PartsWritten(folder / kind, folder / f"heldout_{kind}") as written:
         for items in shards:
-            key = shard_key("pair", [item.id for item in items])
-            trained: list[dict[str, Any]] = []
-            rest: list[dict[str, Any]] = []
-            for item in items:
-                (rest if item.prompt.id in held_out_ids else trained).append(_ROW[kind](item))
-            trained_on.write(trained, key=key)
-            produced += len(trained)
-            if held_out_ids:
-                held_out.write(rest, key=key)
-                dropped["held out"] += len(rest)
+            produced += _write_chunk(folder, kind, written, items, held_out_ids, dropped)
     return produced
+
+
+def _write_chunk(
+    folder: RunFolder,
+    kind: str,
+    written: PartsWritten,
+    items: Sequence[Any],
+    held_out_ids: frozenset[str],
+    dropped: Counter[str],
+) -> int:
+    """Write the next part; return how many of its items are trained on."""
+    number, written.count = written.count, written.count + 1
+    holds_out = bool(held_out_ids)
+    return write_items(folder.path, kind, number, items, held_out_ids, dropped, holds_out=holds_out)
 
 
 def _note_none_held_out(

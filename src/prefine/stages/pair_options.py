@@ -26,6 +26,18 @@ class PairCounts:
     # Of selectors that say more: shares of completions by name, one for each prompt.
     shares: dict[str, list[float]] = field(default_factory=dict)
 
+    def merge(self, other: "PairCounts") -> None:
+        """Add the counts of other prompts."""
+        self.dropped.update(other.dropped)
+        self.prompts_without += other.prompts_without
+        self.truncated += other.truncated
+        self.unknown_finish += other.unknown_finish
+        self.unjudged += other.unjudged
+        if other.across is not None:
+            self.across = (self.across or 0) + other.across
+        for name, found in other.shares.items():
+            self.shares.setdefault(name, []).extend(found)
+
     def add_shares(self, shares: Mapping[str, float]) -> None:
         """Note shares of a prompt's completions, by name."""
         for name, share in shares.items():

@@ -7,6 +7,7 @@ from contextlib import suppress
 from prefine.config.checking import listed
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, Interrupted, PrefineError
+from prefine.executors.protocol import executor_of
 from prefine.records import Manifest, MetricValue, Record
 from prefine.report.data import BudgetPer, ConstraintScore, HeadToHead, fall_unit
 from prefine.report.outcome import (
@@ -77,6 +78,13 @@ def run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progre
         ConfigError: The configuration begins behind this stage, or is of several rounds.
         PrefineError: As the stage says.
     """
+    try:
+        return _run_stage(stage, config, folder, progress)
+    finally:
+        executor_of(config).close()
+
+
+def _run_stage(stage: str, config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     refuse_rounds(config)
     if config.items_entries and stage in _BEFORE_ITEMS:
         raise ConfigError(
@@ -123,11 +131,14 @@ def run_all(config: RunConfig, folder: RunFolder, progress: Progress) -> list[Ma
     """
     refuse_rounds(config)
     folder.adopt_config(config.resolved())
-    return [
-        run_stage(stage, config, folder, progress)
-        for stage in stages_of(config)
-        if is_needed(stage, config, folder)
-    ]
+    try:
+        return [
+            _run_stage(stage, config, folder, progress)
+            for stage in stages_of(config)
+            if is_needed(stage, config, folder)
+        ]
+    finally:
+        executor_of(config).close()
 
 
 class RunResult(Record):

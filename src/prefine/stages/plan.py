@@ -17,7 +17,9 @@ from prefine.stages.inputs import prompts_to_answer, read_completions, read_pair
 from prefine.stages.pair_options import held_out_of_run
 from prefine.stages.pipeline import stages_of
 from prefine.stages.planned_amount import PlannedAmount
-from prefine.stages.rank import Asks, across_of, most_asks, strategy_facts
+from prefine.stages.rank import Asks, most_asks
+from prefine.stages.rank_across import across_of
+from prefine.stages.ranker import strategy_facts
 from prefine.stages.selection import BoundSelector
 from prefine.stages.servers import ask_servers
 from prefine.training.step_sources.share_counts import kept_below, planned_steps

@@ -1,60 +1,37 @@
 """Stage `rank`: a strategy asks a judge to compare, or to rate, the completions of a prompt."""
 
-import inspect
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
 from prefine.config.base import Component
 from prefine.config.sections import RunConfig
-from prefine.errors import ConfigError, DataError
-from prefine.judging.choose import choose_rater, judges_asked, make_judge, same_family
+from prefine.errors import ConfigError, DataError, LimitError
+from prefine.executors.protocol import Workplace
+from prefine.judging.choose import same_family
 from prefine.judging.counts import JudgeCounts
-from prefine.judging.protocol import Judge, Matchup
-from prefine.models.capabilities import check_model
-from prefine.models.protocol import Answered
-from prefine.ranking.protocol import (
-    Answers,
-    Ask,
-    Outcome,
-    Rate,
-    Strategy,
-    StrategyFacts,
-    facts_of,
-)
-from prefine.ranking.run import rounds
-from prefine.records import (
-    Completion,
-    DuelRecord,
-    Judgment,
-    Manifest,
-    Prompt,
-    Ranking,
-    Score,
-    canonical_json,
-    content_hash,
-)
+from prefine.records import Manifest
 from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, grouped_completions, judgment_row
-from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
+from prefine.run.tables import (
+    PartsWritten,
+    part_path,
+    parts,
+    read_part,
+    shard_key,
+    table_hash,
+    write_part,
+)
 from prefine.run.view import JOINT_JUDGMENTS, JUDGMENTS
-from prefine.stages.rank_across import AcrossPrompts
-from prefine.stages.shards import in_parts, until_stopped
-from prefine.stages.stage_run import Progress, StageRun, check_judge
+from prefine.stages.rank_across import across_of, compare
+from prefine.stages.ranker import Ranked, Ranker, configured_ranker, strategy_facts
+from prefine.stages.shards import ask_shards, spread, until_stopped
+from prefine.stages.stage_run import Progress, StageRun
 
-_ONE_COMPLETION = "fewer than two completions"
-_ALL_IDENTICAL = "all completions identical"
-_NOTHING_FOUND = "failed calls left no champion and no order"
 _MOST_FAILURES_AT_FIRST = 20
-
-
-class Ranked(NamedTuple):
-    """A prompt's ranking, None where failed calls left nothing, and all that its judges said."""
-
-    ranking: Ranking | None
-    answers: list[Judgment | Score]
 
 
 class Asks(NamedTuple):
@@ -66,6 +43,8 @@ class Asks(NamedTuple):
 
 def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """Fill `rankings/` and `judgments/`, one part of each for each part of `completions/`.
+
+    With `rank.across`, `joint_judgments/` as well, once all prompts are ranked.
 
     Raises:
         ConfigError: The strategy asks for ratings and no judge can give them.
@@ -113,47 +92,37 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     )
     progress.start("rank", taken, "prompts")
     produced = 0
+    counts = JudgeCounts()
+    tables = [folder / name for name in ("rankings", JUDGMENTS)]
 
-    def write(candidates: Groups, found: list[Ranked]) -> None:
+    def take(ranked: RankedShard) -> None:
         nonlocal produced
-        ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
-        ids = [prompt.id for prompt, _ in candidates]
-        key = shard_key("rank", stage.fingerprinted, *fingerprints.values(), ids)
-        rankings = [one.ranking for one in found if one.ranking is not None]
-        table.write([ranking.model_dump(mode="json") for ranking in rankings], key=key)
-        said = [
-            judgment_row(answer, id_)
-            for id_, one in zip(ids, found, strict=True)
-            for answer in one.answers
-        ]
-        judgments.write(said, key=key)
-        produced += len(rankings)
+        produced += ranked.produced
+        counts.merge(ranked.counts)
+        stage.dropped.update(ranked.dropped)
+        stage.failed.update(ranked.failed)
+        progress.advance(ranked.dropped.total())
+        try:
+            counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+        except LimitError:
+            written.remove_next()
+            raise
+        written.count += 1
 
-    def shards() -> Iterator[Groups]:
-        for path in sources:
-            groups = grouped_completions(read_part(path))
-            candidates = ranker.candidates(groups)
-            progress.advance(len(groups) - len(candidates))
-            yield candidates
-
-    async def work(candidates: Groups) -> list[Ranked]:
-        rankings = await ranker.rank(engine.scope(), candidates)
-        progress.advance(len(candidates))
-        return rankings
-
-    async def everything() -> None:
-        await in_parts(shards(), work, write, concurrency=ranker.concurrency)
-        if across is not None:
-            names = [path.name for path in sources]
-            await across.compare(engine, folder, names, progress, ranker.counts)
-            ranker.counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
-
-    with (
-        TableWriter(folder / "rankings", "rankings") as table,
-        TableWriter(folder / JUDGMENTS, JUDGMENTS) as judgments,
-    ):
-        engine.run(everything())
-    stage.dropped, stage.failed = ranker.dropped, ranker.failed
+    options = {"key": [stage.fingerprinted, *fingerprints.values()]}
+    with PartsWritten(*tables) as written:
+        notes = spread(
+            RankJob(config, folder.path, ranker=ranker, **options),
+            [path.name for path in sources],
+            take,
+            stage="rank",
+            config=config,
+            folder=folder,
+            progress=progress,
+            engine=engine,
+            advance=progress.advance,
+            **options,
+        )
     if not produced:
         reasons = (stage.dropped + stage.failed).items()
         raise DataError(
@@ -161,203 +130,93 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             f"({', '.join(f'{count} × {reason}' for reason, count in reasons)}); "
             "each prompt needs at least two different completions"
         )
-    stage.notes += ranker.notes()
-    tables = ["rankings", JUDGMENTS]
+    told = dict.fromkeys(notes)
+    compared: list[str] = []
     if across is not None:
-        stage.notes.append(across.note())
-        tables.append(JOINT_JUDGMENTS)
+        judged = compare(across, config, folder, progress, engine)
+        counts.merge(judged.counts)
+        counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+        told |= dict.fromkeys(judged.notes)
+        compared.append(judged.note)
+        tables.append(folder / JOINT_JUDGMENTS)
+    stage.notes += [*counts.failure_notes(), *counts.slot_notes(), *told, *compared]
     for role, component in (("judge", settings.judge), ("scorer", settings.scorer)):
         if component is not None and (note := same_family(config.policy, component, role=role)):
             stage.notes.append(note)
     return stage.end(
         taken=taken,
         produced=produced,
-        outputs={name: table_hash(folder / name) for name in tables},
+        outputs={table.name: table_hash(table) for table in tables},
         engine=engine,
     )
 
 
-class Ranker:
-    """A strategy with its judges: ranks prompts shard by shard and counts what is left out.
+class RankedShard(NamedTuple):
+    """Counts of a shard: its rankings, prompts without one, and the judgments."""
+
+    produced: int
+    dropped: Counter[str]
+    failed: Counter[str]
+    counts: JudgeCounts
+
+
+class RankJob:
+    """Ranks the completions of parts of the table, and writes parts of rankings and judgments.
 
     Args:
-        strategy: The configured strategy.
-        judge: Answers duels.
-        scorer: Gives the ratings that the strategy asks for; None is the judge.
-        seed: Decides in which order the strategy meets the completions.
-        section: The config path of judge and strategy, for messages.
-
-    Raises:
-        ConfigError: There is no such strategy, or it asks for ratings and no judge can give them.
+        config: The configuration.
+        folder: The run folder.
+        key: What the rankings depend on beside the prompts.
+        ranker: The ranker, if this process has made it already.
     """
 
     def __init__(
-        self,
-        strategy: Component,
-        judge: Judge,
-        scorer: Judge | None,
-        *,
-        seed: int,
-        section: str = "rank.",
+        self, config: RunConfig, folder: Path, *, key: list[Any], ranker: "Ranker | None" = None
     ) -> None:
-        facts = strategy_facts(strategy)
-        self.strategy, self.judge, self.scorer = strategy, judge, scorer
-        self.rater = choose_rater(
-            judge, scorer, strategy=strategy.name, facts=facts, section=section
-        )
-        self.asked = judges_asked(judge, scorer, facts)
-        where, given = "rank.strategy", ("first_slot_bias",)
-        self._make: Callable[..., Strategy] = strategy.resolve("strategy", where=where, given=given)
-        self._takes_slot_bias = "first_slot_bias" in inspect.signature(self._make).parameters
-        self.counts = JudgeCounts()
-        self.dropped: Counter[str] = Counter()
-        self.failed: Counter[str] = Counter()
-        self._seed = seed
-
-    def check_models(self) -> None:
-        """Raise if the model of a judge cannot be used."""
-        for judge in self.asked:
-            check_model(judge)
-
-    def check(self, groups: Groups) -> None:
-        """Raise DataError if a judge cannot handle some of these completions; nothing is asked."""
-        for prompt, completions in groups:
-            for judge in self.asked:
-                check_judge(judge, prompt, completions)
-
-    def notes(self) -> list[str]:
-        """Lines for the user on what failed and what turned out while asking."""
-        return [
-            *self.counts.failure_notes(),
-            *self.counts.slot_notes(),
-            *(note for judge in self.asked for note in judge.notes),
-        ]
-
-    def candidates(self, groups: Groups) -> Groups:
-        """Each prompt's distinct answers, shuffled by a hash; prompts without two are left out.
-
-        Answers are identical if text and tool calls are, whatever was reasoned before; the first of
-        them takes part.
-        """
-        found: Groups = []
-        for prompt, completions in groups:
-            distinct = {
-                canonical_json([one.message.content, one.message.tool_calls]): one
-                for one in reversed(completions)
-            }
-            if len(distinct) < 2:
-                self.dropped[_ONE_COMPLETION if len(completions) < 2 else _ALL_IDENTICAL] += 1
-                continue
-            order = sorted(
-                distinct.values(),
-                key=lambda one: content_hash("shuffle", self._seed, prompt.id, one.id),
-            )
-            found.append((prompt, order))
-        return found
+        self._folder, self._key = folder, key
+        self._ranker = configured_ranker(config) if ranker is None else ranker
+        self.concurrency = self._ranker.concurrency
 
     @property
-    def concurrency(self) -> int:
-        """The prompts that may ask at a time; 1: all prompts of a shard ask together."""
-        return min(getattr(judge, "concurrency", 1) for judge in self.asked)
+    def notes(self) -> list[str]:
+        """Those of the judges."""
+        return self._ranker.notes_of_judges()
 
-    async def rank(self, asker: Asker, candidates: Groups) -> list[Ranked]:
-        """Rank some prompts, in their order, and count those that failed calls left without one.
+    def run(
+        self,
+        shards: Iterable[tuple[int, Any]],
+        take: Callable[[Any], None],
+        place: Workplace,
+    ) -> None:
+        """Rank the completions of parts, which are the shards by their names."""
+        ask_shards(self, shards, take, place)
 
-        Their strategies advance together, round by round: all duels of a round are asked at once,
-        and then all its ratings.
-        """
-        by_id = {prompt.id: (prompt, completions) for prompt, completions in candidates}
-        answered: dict[str, list[Judgment | Score]] = {id_: [] for id_ in by_id}
+    def items(self, shard: str) -> Groups:
+        """The prompts of a part that can be ranked."""
+        path = self._folder / "completions" / shard
+        return self._ranker.candidates(grouped_completions(read_part(path)))
 
-        async def answer(asks: list[tuple[str, Ask]]) -> Answers:
-            matchups: list[Matchup] = []
-            items: list[Answered] = []
-            for id_, ask in asks:
-                prompt, completions = by_id[id_]
-                if isinstance(ask, Rate):
-                    items.append(Answered(prompt, completions[ask.completion]))
-                else:
-                    matchups.append(
-                        Matchup(prompt, completions[ask.first], completions[ask.second])
-                    )
-            if items and self.rater is None:
-                raise TypeError(
-                    f"strategy {self.strategy.name!r} asks for a rating, which its declaration "
-                    "(asks=…) does not say"
-                )
-            judgments = await self.judge.judge(asker, matchups) if matchups else []
-            rater = self.rater
-            scores = await rater.rate(asker, items) if items and rater is not None else []
-            self.counts.add(judgments, scores)
-            # The answers go back in the order of the asks, which mixes duels and ratings.
-            next_judgment, next_score = iter(judgments), iter(scores)
-            answers: Answers = []
-            for id_, ask in asks:
-                found = next(next_score) if isinstance(ask, Rate) else next(next_judgment)
-                answered[id_].append(found)
-                answers.append(_value(found))
-            return answers
+    async def work(self, asker: Asker, items: Groups) -> list[Ranked]:
+        """The rankings of some prompts."""
+        return await self._ranker.rank(asker, items)
 
-        running = rounds(
-            {id_: self._start(len(completions)) for id_, (_, completions) in by_id.items()}
-        )
-        try:
-            asks = next(running)
-            while True:
-                asks = running.send(await answer(asks))
-        except StopIteration as end:
-            outcomes: dict[str, Outcome] = end.value
-        ranked = []
-        for id_, answers in answered.items():
-            outcome, ranking = outcomes[id_], None
-            if outcome.champion is None and outcome.order is None:
-                self.failed[_NOTHING_FOUND] += 1
-            else:
-                ranking = _ranking(*by_id[id_], outcome, answers, self.strategy.name)
-            ranked.append(Ranked(ranking, answers))
+    def write(self, number: int, items: Groups, results: list[Ranked]) -> RankedShard:
+        """Write the parts; return all that was counted since the shard before."""
+        ids = [prompt.id for prompt, _ in items]
+        key = shard_key("rank", *self._key, ids)
+        rankings = [one.ranking for one in results if one.ranking is not None]
+        rows = [ranking.model_dump(mode="json") for ranking in rankings]
+        said = [
+            judgment_row(answer, id_)
+            for id_, one in zip(ids, results, strict=True)
+            for answer in one.answers
+        ]
+        for table, found in (("rankings", rows), (JUDGMENTS, said)):
+            write_part(part_path(self._folder / table, number), table, found, key=key)
+        ranker = self._ranker
+        ranked = RankedShard(len(rankings), ranker.dropped, ranker.failed, ranker.counts)
+        ranker.dropped, ranker.failed, ranker.counts = Counter(), Counter(), JudgeCounts()
         return ranked
-
-    def _start(self, completions: int) -> Strategy:
-        if self._takes_slot_bias:
-            return self._make(completions, first_slot_bias=self.judge.first_slot_bias)
-        return self._make(completions)
-
-
-def configured_ranker(config: RunConfig) -> Ranker:
-    """The ranker of section `rank`.
-
-    Raises:
-        ConfigError: A name or option is wrong, or the parts do not go together.
-    """
-    assert config.rank is not None, "checked by the caller"
-    settings = config.rank
-    judge = make_judge(settings.judge, where="rank.judge")
-    scorer = None if settings.scorer is None else make_judge(settings.scorer, where="rank.scorer")
-    ranker = Ranker(settings.strategy, judge, scorer, seed=settings.seed)
-    if across_of(config, judge) is not None and judge not in ranker.asked:
-        ranker.asked.insert(0, judge)
-    return ranker
-
-
-def across_of(config: RunConfig, judge: Judge) -> AcrossPrompts | None:
-    """The comparisons across prompts of section `rank`; None without any.
-
-    Raises:
-        ConfigError: The judge cannot make them.
-    """
-    settings = config.rank
-    if settings is None or settings.across is None:
-        return None
-    return AcrossPrompts(settings.across, judge, seed=settings.seed, where="rank.judge")
-
-
-def strategy_facts(strategy: Component) -> StrategyFacts:
-    """The declared facts of the configured strategy.
-
-    Raises:
-        ConfigError: There is no such strategy, or it does not state its facts.
-    """
-    return facts_of(strategy.lookup("strategy", where="rank.strategy"))
 
 
 def most_asks(strategy: Component, completions: int) -> Asks:
@@ -374,50 +233,3 @@ def most_asks(strategy: Component, completions: int) -> Asks:
         return Asks(facts.max_asks(completions, **strategy.options) - ratings, ratings)
     except ValueError as error:
         raise ConfigError(f"rank.strategy: {error}") from error
-
-
-def _value(answer: Judgment | Score) -> float | None:
-    return answer.p_first if isinstance(answer, Judgment) else answer.value
-
-
-def _ranking(
-    prompt: Prompt,
-    completions: Sequence[Completion],
-    outcome: Outcome,
-    answers: Sequence[Judgment | Score],
-    strategy: str,
-) -> Ranking:
-    ids = tuple(completion.id for completion in completions)
-
-    def id_of(index: int | None) -> str | None:
-        return None if index is None else ids[index]
-
-    return Ranking(
-        prompt_id=prompt.id,
-        strategy=strategy,
-        completions=ids,
-        champion=id_of(outcome.champion),
-        worst=id_of(outcome.worst),
-        last_loser=id_of(outcome.last_loser),
-        order=None if outcome.order is None else tuple(ids[index] for index in outcome.order),
-        scores=outcome.scores,
-        standard_errors=outcome.standard_errors,
-        score_unit=outcome.score_unit,
-        duels=tuple(
-            DuelRecord(
-                first=answer.comparison.first,
-                second=answer.comparison.second,
-                p_first=answer.p_first,
-            )
-            for answer in answers
-            if isinstance(answer, Judgment)
-        ),
-        rated=tuple(
-            answer.completion_id
-            for answer in answers
-            if isinstance(answer, Score) and answer.value is not None
-        ),
-        calls=len(answers),
-        failed_calls=sum(_value(answer) is None for answer in answers),
-        cyclic_triads=outcome.cyclic_triads,
-    )

@@ -1,24 +1,34 @@
-"""Comparisons of answers to different prompts (`rank.across`), once the prompts are ranked."""
+"""Comparisons of answers to different prompts (`rank.across`), once the prompts are ranked.
 
-from collections.abc import Iterator, Sequence
+Prompts meet within a part, so that a part is a shard of its own. Which of the comparisons of all
+parts `max_comparisons` allows is known to the process of the command alone, which says it to who
+works on a part.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from prefine.calls.engine import CallEngine
-from prefine.config.sections import AcrossConfig
+from prefine.calls.protocol import Asker
+from prefine.config.sections import AcrossConfig, RunConfig
 from prefine.errors import ConfigError
+from prefine.executors.protocol import Workplace
+from prefine.judging.choose import make_judge
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, JudgesAcross, MatchupAcross
 from prefine.ranking.across import Meeting, meetings
 from prefine.records import Judgment, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import grouped_completions, joint_judgment_row, ranking_of
-from prefine.run.tables import TableWriter, read_part, shard_key
+from prefine.run.tables import PartsWritten, part_path, parts, read_part, shard_key, write_part
 from prefine.run.view import JOINT_JUDGMENTS
-from prefine.stages.shards import in_parts
+from prefine.stages.shards import ask_shards, spread
 from prefine.stages.stage_run import Progress
 
 
 class AcrossPrompts:
-    """Asks a judge about (prompt, answer) against (prompt, answer), part by part.
+    """Asks a judge about (prompt, answer) against (prompt, answer).
 
     Args:
         settings: The section `rank.across`.
@@ -39,12 +49,12 @@ class AcrossPrompts:
                 "model: …}, or take rank.across out"
             )
         judge.check_across(where=where)
-        self._judge: JudgesAcross = judge
+        self.judge = judge
+        self._across: JudgesAcross = judge
         self._settings, self._seed = settings, seed
-        self._concurrency: int = getattr(judge, "concurrency", 1)
+        self.concurrency: int = getattr(judge, "concurrency", 1)
         both = settings.order == "both" or (settings.order == "auto" and judge.first_slot_bias != 0)
         self.orders = 2 if both else 1
-        self._asked = self._answered = 0
 
     def most_comparisons(self, prompts: int) -> int:
         """The most comparisons of so many prompts."""
@@ -56,59 +66,25 @@ class AcrossPrompts:
         """The most judge calls for so many prompts."""
         return self.orders * self.most_comparisons(prompts)
 
-    async def compare(
-        self,
-        engine: CallEngine,
-        folder: RunFolder,
-        names: Sequence[str],
-        progress: Progress,
-        counts: JudgeCounts,
-    ) -> None:
-        """Fill `joint_judgments/`, one part for each part of `rankings/`.
+    async def ask(self, asker: Asker, matchups: Sequence[MatchupAcross]) -> list[list[Judgment]]:
+        """The judgments of each comparison, in all orders in which it is shown."""
+        shown = [
+            one
+            for matchup in matchups
+            for one in ((matchup, matchup.swapped()) if self.orders == 2 else (matchup,))
+        ]
+        found = await self._across.judge_across(asker, shown) if shown else []
+        return [found[start : start + self.orders] for start in range(0, len(found), self.orders)]
 
-        Args:
-            engine: Asks, or answers from the journal.
-            folder: With completions and rankings.
-            names: Of the parts of both.
-            progress: Counts comparisons.
-            counts: Of the judge's failures, the ranking's included.
-        """
-        wanted = self._wanted(folder, names)
-        progress.start("rank", sum(map(len, wanted)), "comparisons across prompts")
-
-        async def work(matchups: list[MatchupAcross]) -> list[list[Judgment]]:
-            shown = [
-                one
-                for matchup in matchups
-                for one in ((matchup, matchup.swapped()) if self.orders == 2 else (matchup,))
-            ]
-            found = await self._judge.judge_across(engine.scope(), shown) if shown else []
-            counts.add(found)
-            progress.advance(len(matchups), engine.status)
-            return [
-                found[start : start + self.orders] for start in range(0, len(found), self.orders)
-            ]
-
-        def write(matchups: list[MatchupAcross], found: list[list[Judgment]]) -> None:
-            judgments = [judgment for one in found for judgment in one]
-            self._asked += len(judgments)
-            self._answered += sum(one.p_first is not None for one in judgments)
-            key = shard_key("across", [content_hash(*_ids(one)) for one in matchups])
-            table.write([joint_judgment_row(one) for one in judgments], key=key)
-
-        shards = (_matchups(folder, name, found) for name, found in zip(names, wanted, strict=True))
-        with TableWriter(folder / JOINT_JUDGMENTS, JOINT_JUDGMENTS) as table:
-            await in_parts(shards, work, write, concurrency=self._concurrency)
-
-    def note(self) -> str:
+    def note(self, asked: int, answered: int) -> str:
         """A line for the manifest: what was asked, and how much of it was answered."""
         return (
-            f"{self._asked // self.orders:,} comparisons across prompts, each in "
-            f"{'both orders' if self.orders == 2 else 'one order'}: {self._answered:,} of "
-            f"{self._asked:,} calls gave a verdict"
+            f"{asked // self.orders:,} comparisons across prompts, each in "
+            f"{'both orders' if self.orders == 2 else 'one order'}: {answered:,} of "
+            f"{asked:,} calls gave a verdict"
         )
 
-    def _wanted(self, folder: RunFolder, names: Sequence[str]) -> list[list[Meeting]]:
+    def wanted(self, folder: Path, names: Sequence[str]) -> list[list[Meeting]]:
         """The comparisons of each part; of all of them, the first that `max_comparisons` allows."""
         settings = self._settings
         found = [
@@ -127,7 +103,138 @@ class AcrossPrompts:
         return [[one for one in part if one.place < places[limit]] for part in found]
 
 
-def _matchups(folder: RunFolder, name: str, found: Sequence[Meeting]) -> list[MatchupAcross]:
+def across_of(config: RunConfig, judge: Judge) -> AcrossPrompts | None:
+    """The comparisons across prompts of section `rank`; None without any.
+
+    Raises:
+        ConfigError: The judge cannot make them.
+    """
+    settings = config.rank
+    if settings is None or settings.across is None:
+        return None
+    return AcrossPrompts(settings.across, judge, seed=settings.seed, where="rank.judge")
+
+
+class PartToCompare(NamedTuple):
+    """A part by its name, and which answers to its prompts are compared."""
+
+    part: str
+    meetings: Sequence[Meeting]
+
+
+class ComparedPart(NamedTuple):
+    """Counts of a part: the judge's calls, those that gave a verdict, and the failures."""
+
+    asked: int
+    answered: int
+    counts: JudgeCounts
+
+
+class ComparedAcross(NamedTuple):
+    """All comparisons: the judge's failures, its notes, and a line on what was asked."""
+
+    counts: JudgeCounts
+    notes: Sequence[str]
+    note: str
+
+
+def compare(
+    across: AcrossPrompts,
+    config: RunConfig,
+    folder: RunFolder,
+    progress: Progress,
+    engine: CallEngine,
+) -> ComparedAcross:
+    """Fill `joint_judgments/`, one part for each part of `rankings/`.
+
+    Raises:
+        PrefineError: As the judge says, or the engine of its limits.
+    """
+    names = [path.name for path in parts(folder / "rankings")]
+    wanted = across.wanted(folder.path, names)
+    progress.start("rank", sum(map(len, wanted)), "comparisons across prompts")
+    counts, asked, answered = JudgeCounts(), 0, 0
+
+    def take(part: ComparedPart) -> None:
+        nonlocal asked, answered
+        asked += part.asked
+        answered += part.answered
+        counts.merge(part.counts)
+        written.count += 1
+
+    with PartsWritten(folder / JOINT_JUDGMENTS) as written:
+        notes = spread(
+            AcrossJob(config, folder.path, across=across),
+            map(PartToCompare, names, wanted),
+            take,
+            stage="rank",
+            config=config,
+            folder=folder,
+            progress=progress,
+            engine=engine,
+            advance=lambda count: progress.advance(count, engine.status),
+        )
+    return ComparedAcross(counts, notes, across.note(asked, answered))
+
+
+class AcrossJob:
+    """Makes the comparisons of parts, and writes parts of `joint_judgments/`.
+
+    Args:
+        config: The configuration.
+        folder: The run folder.
+        across: Asks the judge, if this process has made it already.
+    """
+
+    def __init__(
+        self, config: RunConfig, folder: Path, *, across: AcrossPrompts | None = None
+    ) -> None:
+        assert config.rank is not None, "checked by the caller"
+        if across is None:
+            across = across_of(config, make_judge(config.rank.judge, where="rank.judge"))
+        assert across is not None, "checked by the caller"
+        self._folder, self._across = folder, across
+        self.concurrency = across.concurrency
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """Those of the judge."""
+        return tuple(self._across.judge.notes)
+
+    def run(
+        self,
+        shards: Iterable[tuple[int, Any]],
+        take: Callable[[Any], None],
+        place: Workplace,
+    ) -> None:
+        """Make the comparisons of parts, each of which is a `PartToCompare`."""
+        ask_shards(self, shards, take, place)
+
+    def items(self, shard: PartToCompare) -> list[MatchupAcross]:
+        """The comparisons of a part with their texts."""
+        return _matchups(self._folder, shard.part, shard.meetings)
+
+    async def work(self, asker: Asker, items: list[MatchupAcross]) -> list[list[Judgment]]:
+        """The judgments of some comparisons."""
+        return await self._across.ask(asker, items)
+
+    def write(
+        self, number: int, items: list[MatchupAcross], results: list[list[Judgment]]
+    ) -> ComparedPart:
+        """Write the part; return its counts."""
+        judgments = [judgment for one in results for judgment in one]
+        counts = JudgeCounts()
+        counts.add(judgments)
+        key = shard_key("across", [content_hash(*_ids(one)) for one in items])
+        rows = [joint_judgment_row(one) for one in judgments]
+        path = part_path(self._folder / JOINT_JUDGMENTS, number)
+        write_part(path, JOINT_JUDGMENTS, rows, key=key)
+        return ComparedPart(
+            len(judgments), sum(one.p_first is not None for one in judgments), counts
+        )
+
+
+def _matchups(folder: Path, name: str, found: Sequence[Meeting]) -> list[MatchupAcross]:
     """The comparisons of a part with their texts."""
 
     def sides() -> Iterator[MatchupAcross]:

@@ -1,18 +1,38 @@
 """Stage `sample`: prompts → M completions each; or the import of existing completions."""
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from prefine.calls.engine import CallEngine
+from prefine.calls.protocol import Asker
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
+from prefine.errors import LimitError
+from prefine.executors.protocol import Workplace
 from prefine.models.capabilities import check_model
+from prefine.models.protocol import Samples
 from prefine.records import Completion, Manifest, Prompt, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups, completion_rows
-from prefine.run.tables import TableWriter, shard_key, table_hash
+from prefine.run.tables import (
+    PartsWritten,
+    TableWriter,
+    part_path,
+    shard_key,
+    table_hash,
+    write_part,
+)
 from prefine.stages.inputs import prompts_to_answer, read_completions, renderable, short_enough
-from prefine.stages.shards import SHARD, in_parts, sample_shard, sampler_of, until_stopped
+from prefine.stages.shards import (
+    SHARD,
+    ask_shards,
+    sample_shard,
+    sampler_of,
+    spread,
+    until_stopped,
+)
 from prefine.stages.stage_run import Progress, StageRun, chunks
 
 
@@ -64,33 +84,36 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     )
     progress.start("sample", total * settings.completions_per_prompt, "completions")
     produced = with_repeats = reasoned = 0
+    table = folder / "completions"
 
-    async def work(shard: list[Prompt]) -> Groups:
-        return await sample_shard(
-            engine.scope(),
-            sampler,
-            shard,
-            settings.completions_per_prompt,
-            settings,
-        )
-
-    def write(shard: list[Prompt], groups: Groups) -> None:
+    def take(sampled: SampledShard) -> None:
         nonlocal produced, with_repeats, reasoned
-        for _, completions in groups:
-            produced += len(completions)
-            reasoned += sum(one.message.reasoning is not None for one in completions)
-            with_repeats += len({one.text for one in completions}) < len(completions)
-        engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
-        ids = [prompt.id for prompt in shard]
-        key = shard_key("sample", stage.fingerprinted["sample"], sampler.fingerprint, ids)
-        table.write(completion_rows(groups), key=key)
+        produced += sampled.produced
+        with_repeats += sampled.with_repeats
+        reasoned += sampled.reasoned
+        try:
+            engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
+        except LimitError:
+            written.remove_next()
+            raise
+        written.count += 1
 
-    shards = chunks(prompts(ImportReport()), settings.shard_prompts)
-    with TableWriter(folder / "completions", "completions") as table:
-        engine.run(in_parts(shards, work, write, concurrency=sampler.concurrency))
+    options = {"settings": stage.fingerprinted["sample"]}
+    with PartsWritten(table) as written:
+        notes = spread(
+            SampleJob(config, folder.path, sampler=sampler, **options),
+            chunks(prompts(ImportReport()), settings.shard_prompts),
+            take,
+            stage="sample",
+            config=config,
+            folder=folder,
+            progress=progress,
+            engine=engine,
+            **options,
+        )
     stage.failed.update(engine.failures)
     stage.set_aside(report)
-    stage.notes += sampler.notes
+    stage.notes += notes
     if reasoned:
         stage.notes.append(
             f"{reasoned} of {produced} completions have reasoning, which is kept and not judged"
@@ -103,9 +126,73 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     return stage.end(
         taken=report.read,
         produced=produced,
-        outputs={"completions": table_hash(folder / "completions")},
+        outputs={"completions": table_hash(table)},
         engine=engine,
     )
+
+
+class SampledShard(NamedTuple):
+    """Counts of a shard: completions, those with reasoning, prompts with repeats."""
+
+    produced: int
+    reasoned: int
+    with_repeats: int
+
+
+class SampleJob:
+    """Samples the completions of shards of prompts, and writes their parts.
+
+    Args:
+        config: The configuration.
+        folder: The run folder.
+        settings: Those of section `sample` that decide what is computed.
+        sampler: The model, if this process has made it already.
+    """
+
+    def __init__(
+        self, config: RunConfig, folder: Path, *, settings: Any, sampler: Samples | None = None
+    ) -> None:
+        assert config.sample is not None, "checked by the stage"
+        self._config, self._settings = config.sample, settings
+        self._sampler = sampler_of(config) if sampler is None else sampler
+        self._table = folder / "completions"
+        self.concurrency = self._sampler.concurrency
+
+    @property
+    def notes(self) -> Sequence[str]:
+        """The model's."""
+        return self._sampler.notes
+
+    def run(
+        self,
+        shards: Iterable[tuple[int, Any]],
+        take: Callable[[Any], None],
+        place: Workplace,
+    ) -> None:
+        """Sample for shards of prompts."""
+        ask_shards(self, shards, take, place)
+
+    def items(self, shard: list[Prompt]) -> list[Prompt]:
+        """The prompts, which are the shard."""
+        return shard
+
+    async def work(self, asker: Asker, items: list[Prompt]) -> Groups:
+        """Some prompts with their completions."""
+        samples = self._config.completions_per_prompt
+        return await sample_shard(asker, self._sampler, items, samples, self._config)
+
+    def write(self, number: int, items: list[Prompt], results: Groups) -> SampledShard:
+        """Write a part; return its counts."""
+        ids = [prompt.id for prompt in items]
+        key = shard_key("sample", self._settings, self._sampler.fingerprint, ids)
+        path = part_path(self._table, number)
+        write_part(path, "completions", completion_rows(results), key=key)
+        found = [completions for _, completions in results]
+        return SampledShard(
+            produced=sum(map(len, found)),
+            reasoned=sum(one.message.reasoning is not None for some in found for one in some),
+            with_repeats=sum(len({one.text for one in some}) < len(some) for some in found),
+        )
 
 
 def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:

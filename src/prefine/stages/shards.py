@@ -1,16 +1,20 @@
 """Work in shards: many prompts at a time, parts in order; and sampling the prompts of one."""
 
+from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
+from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker, Call, Failure
 from prefine.calls.window import in_order
 from prefine.config.sections import Decoding, RunConfig
 from prefine.errors import Interrupted
+from prefine.executors.protocol import JobOrder, ShardJob, StageWork, Workplace, executor_of
 from prefine.models.capabilities import backend_of
 from prefine.models.protocol import SampleRequest, Samples, sample_key
 from prefine.reasoning import without_reasoning
 from prefine.records import Completion, Prompt
+from prefine.run.folder import RunFolder
 from prefine.run.rows import Groups
 from prefine.stages.stage_run import Progress
 
@@ -85,6 +89,109 @@ async def in_parts(
 
     at_work = 1 if concurrency == 1 else min(_OPEN * concurrency, _MOST_OPEN)
     await in_order(pieces(), lambda piece: work(piece.items), take, at_work=at_work)
+
+
+class AskingJob(Protocol[T, R]):
+    """A `ShardJob` of a stage that asks, in the steps that `ask_shards` takes."""
+
+    @property
+    def concurrency(self) -> int:
+        """Items that ask at a time, one call each; 1: those of a shard together."""
+        ...
+
+    def items(self, shard: Any) -> list[T]:
+        """The items of a shard.
+
+        Args:
+            shard: As the stage has numbered it.
+        """
+        ...
+
+    async def work(self, asker: Asker, items: list[T]) -> list[R]:
+        """Results for some items of one shard.
+
+        Args:
+            asker: The engine.
+            items: The items.
+        """
+        ...
+
+    def write(self, number: int, items: list[T], results: list[R]) -> Any:
+        """Write the parts of a shard that is whole; return what the stage counts.
+
+        Args:
+            number: Of the shard and of its parts.
+            items: All of its items.
+            results: Their results.
+        """
+        ...
+
+
+def ask_shards(
+    job: AskingJob[T, R],
+    shards: Iterable[tuple[int, Any]],
+    take: Callable[[Any], None],
+    place: Workplace,
+) -> None:
+    """Run an asking job, as `ShardJob.run`."""
+    engine = place.engine
+    assert engine is not None, "a job that asks has an engine"
+    numbers: deque[int] = deque()
+
+    def read() -> Iterator[list[T]]:
+        for number, shard in shards:
+            numbers.append(number)
+            yield job.items(shard)
+
+    async def work(items: list[T]) -> list[R]:
+        found = await job.work(engine.scope(), items)
+        place.advance(len(items))
+        return found
+
+    def write(items: list[T], results: list[R]) -> None:
+        take(job.write(numbers.popleft(), items, results))
+
+    engine.run(in_parts(read(), work, write, concurrency=job.concurrency))
+
+
+def spread(
+    job: ShardJob,
+    shards: Iterable[Any],
+    take: Callable[[Any], None],
+    *,
+    stage: str,
+    config: RunConfig,
+    folder: RunFolder,
+    progress: Progress,
+    engine: CallEngine | None = None,
+    advance: Callable[[int], None] = lambda count: None,
+    **options: Any,
+) -> Sequence[str]:
+    """Let the configured executor work on the shards of a stage; return notes for the user.
+
+    Args:
+        job: The job as this process does it.
+        shards: Read one by one.
+        take: Called with the result of each shard, in order.
+        stage: The name of the stage.
+        config: The configuration.
+        folder: The run folder.
+        progress: Says whether to stop.
+        engine: Asks, or is shown what others have asked.
+        advance: Called with the number of items that are done.
+        options: With which another process makes the same job.
+    """
+    work = StageWork(
+        stage=stage,
+        config=config,
+        folder=folder.path,
+        job=job,
+        order=JobOrder(type(job), options),
+        engine=engine,
+        advance=advance,
+        stopping=lambda: progress.stopping,
+    )
+    return executor_of(config).run(work, shards, take)
 
 
 def sampler_of(config: RunConfig) -> Samples:
