@@ -242,9 +242,8 @@ def test_no_batch_becomes_smaller_where_a_rows_place_changes_its_bits(
 
     monkeypatch.setattr(PaddedRows, "feed", by_place)
     with torch.inference_mode():
-        assert SmallerBatches(model.model, pad_id=0).smallest(64, 8) in ((16, 64), (64,))[
-            place == "last"
-        ]
+        size = SmallerBatches(model.model, pad_id=0).smallest(64, 8)
+        assert size in {"alone": (16, 64), "last": (64,)}[place]
         assert SmallerBatches(model.model, pad_id=0).smallest(8, 1) == 8
 
 

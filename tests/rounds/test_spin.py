@@ -108,12 +108,12 @@ def test_a_sample_that_is_the_reference_is_no_pair(spin: Place) -> None:
 
 
 def test_a_section_rank_is_for_the_evaluation_then(spin: Place) -> None:
-    spin.put("own_judge.py", "def longest(p, c) -> float:\n    return float(len(c.text))\n")
-    spin.change({"rank": {"judge": {"name": "own_judge:longest"}}})
+    spin.put("judge_of_length.py", "def longest(p, c) -> float:\n    return float(len(c.text))\n")
+    spin.change({"rank": {"judge": {"name": "judge_of_length:longest"}}})
     result = prefine("run", "run.yaml")
     assert result.code == OK, result.err
     assert "rank" not in stages("run")
-    assert "win rate by own_judge:longest (judge)" in result.out
+    assert "win rate by judge_of_length:longest (judge)" in result.out
     refused = prefine("rank", "run.yaml")
     assert refused.code == CONFIG
     assert "'reference_vs_sample' reads no ranking, so there is nothing to rank" in refused.err
