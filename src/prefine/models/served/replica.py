@@ -86,7 +86,7 @@ class Replica:
         """
         port = free_port(self._ports)
         self._ports.add(port)
-        self.url, self.key = f"http://{HOST}:{port}", secrets.token_urlsafe(24)
+        self.url, self.key = f"http://{HOST}:{port}", secrets.token_hex(24)
         launch = self._launch(port, self.key)
         self._said = None
         self.down = asyncio.Event()
