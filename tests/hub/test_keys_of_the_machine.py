@@ -75,3 +75,17 @@ def test_the_token_of_the_hub(
         (tmp_path / "token").write_text(KEY)
         monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
     assert FOUND in refused()
+
+
+@pytest.mark.parametrize(
+    "name", ["AWS_SECRET_ACCESS_KEY", "WANDB_API_KEY", "MLFLOW_TRACKING_PASSWORD"]
+)
+def test_a_key_of_the_environment_that_no_configuration_names(
+    name: str, run_with_key: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(name, KEY)
+    assert FOUND in refused()
+    monkeypatch.delenv(name)
+    secrets._read.clear()
+    monkeypatch.setenv("MONKEY_BUSINESS", KEY)
+    assert prefine(*ARGUMENTS).code == OK

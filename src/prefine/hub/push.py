@@ -33,7 +33,7 @@ from prefine.report.data import ReportData
 from prefine.run.manifests import read_manifests
 from prefine.run.tables import column, existing_parts
 from prefine.run.view import RunView
-from prefine.secrets import read_secret
+from prefine.secrets import read_secret, remember_environment
 from prefine.stages.report import report_data
 
 _CARD = "README.md"
@@ -89,6 +89,7 @@ def prepare(
         DataError: A file of the run is damaged.
     """
     hub_token()  # from here on it is found in files
+    remember_environment()
     view = RunView(run)
     values = view.config()
     if values.get("rounds") and not (run / "pairs").is_dir():
