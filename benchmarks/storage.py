@@ -22,7 +22,7 @@ from pathlib import Path
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
 from command import prefine
-from hub.test_hub import PLANTED, below, on_hub, with_licence
+from hub.test_push_and_pull import PLANTED, below, on_hub, with_licence
 from kept_runs import (
     BUCKET,
     answers_at,

@@ -13,6 +13,8 @@ _HIDDEN = "[key]"
 _NAME = re.compile(r"[A-Z_][A-Z0-9_]{0,63}")
 # Local servers take any word as a key, such as "EMPTY" or "x". Hiding those would only spoil texts.
 _SHORTEST = 12
+# Variables of stores, trackers and providers, such as AWS_SECRET_ACCESS_KEY and WANDB_API_KEY.
+_NAMED_KEY = re.compile(r"(?:API|ACCESS|SECRET|ACCOUNT)_?KEY$|(?:TOKEN|SECRET|PASSWORD)$", re.I)
 _LITERAL_KEYS = frozenset(
     [
         *("apikey", "xapikey", "subscriptionkey", "secretkey", "secret", "clientsecret"),
@@ -59,6 +61,13 @@ def remember_secret(value: str) -> None:
     """Let `redact` hide a key, and `find_secrets` find it, unless it is short."""
     if len(value) >= _SHORTEST:
         _read.add(value)
+
+
+def remember_environment() -> None:
+    """Remember the value of every variable that is called like a key, whoever reads it."""
+    for name, value in os.environ.items():
+        if _NAMED_KEY.search(name):
+            remember_secret(value.strip())
 
 
 def require_name(name: str, where: str = "api_key_env") -> None:

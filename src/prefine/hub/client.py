@@ -29,6 +29,18 @@ def library() -> ModuleType:
     return huggingface_hub
 
 
+def hub_token() -> str | None:
+    """Return the token of HF_TOKEN or of `hf auth login`; from now on it is hidden and found.
+
+    Raises:
+        ConfigError: The package is missing.
+    """
+    token: str | None = library().get_token()
+    if token is not None:
+        remember_secret(token)
+    return token
+
+
 def client(*, writes: bool) -> Any:
     """Return an `HfApi` with the token of HF_TOKEN or of `hf auth login`.
 
@@ -38,15 +50,12 @@ def client(*, writes: bool) -> Any:
     Raises:
         ConfigError: The package is missing; or there is no token, and one is needed.
     """
-    hub = library()
-    token = hub.get_token()
-    if token is not None:
-        remember_secret(token)
-    elif writes:
+    token = hub_token()
+    if token is None and writes:
         raise ConfigError(
             "publishing needs a token of the hub: export HF_TOKEN=..., or run `hf auth login`"
         )
-    return hub.HfApi(token=token)
+    return library().HfApi(token=token)
 
 
 def check_repo_id(repo: str, option: str) -> None:

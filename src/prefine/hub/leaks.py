@@ -33,11 +33,22 @@ _PRIVATE = {
     *("workspace", "work", "private", "Volumes", "content", "export", "nfs", "gpfs", "lustre"),
 }
 _COMMON = {"usr", "bin", "sbin", "etc", "dev", "proc", "sys", "lib", "lib64", "boot", "run"}
-_POSIX = re.compile(r"(?<![\w.:/<~-])(?:file://)?/([\w.@+~-]+)/[\w.@+~/-]+")
+_POSIX = re.compile(r"(?<![\w./<~-])(?:file://)?/([\w.@+~-]+)/[\w.@+~/-]+")
 _WINDOWS = re.compile(r"(?<![\w])[A-Za-z]:\\{1,2}[\w .-]+\\")
-_WHOLE = re.compile(r"(?:file://)?/[^/\s]+/\S*|~/\S+|[A-Za-z]:[\\/].+")
+# A value that is a path and nothing else; a line of a text is one only if it has no space.
+_WHOLE = re.compile(r"(?:file://)?/[^/\s*][^/\n]*/(?:\S.*)?|~/\S.*|[A-Za-z]:[\\/].+")
+_WHOLE_LINE = re.compile(r"(?:file://)?/[^/\s]+/\S*|~/\S+|[A-Za-z]:[\\/].+")
+_FOLDERS = re.compile(
+    r"((?:[A-Za-z]\w+:)?)(?:(?:file://)?/(?!/)|~/|[A-Za-z]:[\\/]|\\\\)(?:.*[/\\])?", re.DOTALL
+)
+"""All but the last name of an absolute path, after a kind such as `hub:`."""
 _IN_CACHE = re.compile(r"models--([\w.-]+?)--([\w.-]+)/snapshots/[0-9a-f]+/?")
 _EXTRA = "prefine_extra"
+_ORIGINS = {"source", "model"}
+"""Fields of prompts and answers in that column which say where they came from."""
+_SAID = {"messages", "message", "earlier_turns", "tools", "chat_template_kwargs"}
+"""Fields of prompts and answers that are text, in which a path is a text like any other."""
+_Place = tuple[str, str, re.Pattern[str] | None]
 _SHOWN = 10
 
 
@@ -47,8 +58,9 @@ def absolute_paths(values: Iterable[Any]) -> set[str]:
     for value in values:
         for _, text in _texts(value):
             for word in (text, text.partition("=")[2]):
-                if _WHOLE.fullmatch(word) and "://" not in word:
-                    found.add(word.rstrip("/\\"))
+                path = word.removeprefix("file://")
+                if _WHOLE.fullmatch(path) and "://" not in path:
+                    found.add(path.rstrip("/\\"))
     return found
 
 
@@ -95,8 +107,8 @@ def refuse_leaks(files: Sequence[Published], own: set[str]) -> None:
     ours = re.compile("|".join(map(re.escape, sorted(own, key=len, reverse=True))) or r"(?!)")
     found = []
     for file in files:
-        for place, text, strict in _places(file):
-            found += [f"{file.name}, {place}: {what}" for what in _leaks(text, ours, strict)]
+        for place, text, whole in _places(file):
+            found += [f"{file.name}, {place}: {what}" for what in _leaks(text, ours, whole)]
     if found:
         more = f"\n  and {len(found) - _SHOWN} more" if len(found) > _SHOWN else ""
         raise ConfigError(
@@ -160,7 +172,7 @@ def _with_sources(file: Published, path: Path, known: set[str]) -> tuple[Publish
         # A thread of pyarrow that is still there at the end of a short command may abort it.
         read = partial(opened.read, use_threads=False)
         before = read(columns=[_EXTRA]).column(0).to_pylist() if at >= 0 else []
-        after = [None if text is None else _shortened(text, known) for text in before]
+        after = [_extra_without_paths(text, known) for text in before]
         if after == before:
             return file, ""
         table = read()
@@ -172,15 +184,54 @@ def _with_sources(file: Published, path: Path, known: set[str]) -> tuple[Publish
     return replace(file, content=content), f"paths in {_EXTRA} shortened to their last name"
 
 
-def _leaks(text: str, ours: re.Pattern[str], strict: bool) -> Iterator[str]:
-    for _, what in find_secrets(text, urls=strict):
+def _extra_without_paths(text: str | None, known: set[str]) -> str | None:
+    """A cell of the column `prefine_extra`, as it was if it names no path."""
+    before = _parsed(text)
+
+    def without(value: Any, field: str = "") -> Any:
+        if isinstance(value, dict):
+            return {
+                name: one if name in _SAID else without(one, name) for name, one in value.items()
+            }
+        if isinstance(value, list):
+            return [without(one, field) for one in value]
+        if not isinstance(value, str):
+            return value
+        if field in _ORIGINS or _is_private_path(value):
+            value = _last_names(value)
+        return _shortened(value, known)
+
+    after = without(before)
+    # As the stage `pair` writes it.
+    return text if after == before else json.dumps(after, ensure_ascii=False, sort_keys=True)
+
+
+def _last_names(text: str) -> str:
+    """Return a text such as `/home/ada/x.jsonl, line 3` with the last names of its paths only."""
+
+    def last(found: re.Match[str]) -> str:
+        return f"…/{Path(found[0]).name}" if _is_private(found[1]) else found[0]
+
+    return _POSIX.sub(last, _FOLDERS.sub(r"\1…/", text, count=1) if _FOLDERS.match(text) else text)
+
+
+def _parsed(text: str | None) -> Any:
+    """The value of a cell of JSON; what is none is a text."""
+    try:
+        return None if text is None else json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+def _leaks(text: str, ours: re.Pattern[str], whole: re.Pattern[str] | None) -> Iterator[str]:
+    for _, what in find_secrets(text, urls=whole is not None):
         yield what
     paths = {found[0] for found in ours.finditer(text)}
-    if strict:
+    if whole is not None:
         paths |= {found[0] for found in _POSIX.finditer(text) if _is_private(found[1])}
         paths |= {found[0] for found in _WINDOWS.finditer(text)}
         # A value that is a path and nothing else, whatever its folders are called.
-        if not paths and _WHOLE.fullmatch(text.strip()):
+        if not paths and whole.fullmatch(text.strip()):
             paths.add(text.strip())
     for path in sorted(paths):
         yield f"the path {path}"
@@ -191,51 +242,70 @@ def _is_private(first: str) -> bool:
     return first in _PRIVATE or (first not in _COMMON and Path("/", first).is_dir())
 
 
-def _places(file: Published) -> Iterator[tuple[str, str, bool]]:
-    """The texts of a file: where each stands, itself, and if any path of a machine is a leak.
+def _is_private_path(text: str) -> bool:
+    """Return True if a text is a path of one machine and nothing else."""
+    first = re.match(r"(?:file://)?/([^/]+)/", text)
+    return bool(_WHOLE.fullmatch(text)) and (first is None or _is_private(first[1]))
 
-    In answers and in a tokenizer's pieces a path is a text like any other.
+
+def _places(file: Published) -> Iterator[_Place]:
+    """The texts of a file: where each stands, itself, and what a text that is a path looks like.
+
+    The last is None in answers and in a tokenizer's pieces: there a path is a text like any other,
+    unless it is this run's own.
     """
     if file.name.endswith(".parquet"):
         yield from _of_table(file.content)
     elif file.name.endswith(".safetensors"):
         yield from _of_weights(file)
     elif file.name.endswith(".json") and not _VOCABULARY.fullmatch(Path(file.name).name):
-        yield from _of_json(file)
+        yield from _of_json(file.read(), "the whole file")
     else:
-        strict = not _VOCABULARY.fullmatch(Path(file.name).name)
+        whole = None if _VOCABULARY.fullmatch(Path(file.name).name) else _WHOLE_LINE
         for number, line in enumerate(file.read().decode("utf-8", "replace").split("\n"), 1):
-            yield f"line {number}", line, strict
+            yield f"line {number}", line, whole
 
 
-def _of_json(file: Published) -> Iterator[tuple[str, str, bool]]:
-    text = file.read().decode("utf-8", "replace")
+def _of_json(content: bytes, where: str) -> Iterator[_Place]:
+    text = content.decode("utf-8", "replace")
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
-        yield "the whole file", text, True
+        yield where, text, _WHOLE
         return
     for place, found in _texts(value):
-        yield place or "the whole file", found, True
+        yield place or where, found, _WHOLE
 
 
-def _of_table(content: Path | bytes) -> Iterator[tuple[str, str, bool]]:
+def _of_table(content: Path | bytes) -> Iterator[_Place]:
     source = pa.BufferReader(content) if isinstance(content, bytes) else content
     with pq.ParquetFile(source) as table:
         metadata = table.schema_arrow.metadata or {}
         for name, value in {**(table.metadata.metadata or {}), **metadata}.items():
-            text = f"{name.decode('utf-8', 'replace')}={value.decode('utf-8', 'replace')}"
-            yield f"metadata {name.decode('utf-8', 'replace')}", text, name != b"ARROW:schema"
+            where = f"metadata {name.decode('utf-8', 'replace')}"
+            for text in (name, value):
+                whole = None if name == b"ARROW:schema" else _WHOLE
+                yield where, text.decode("utf-8", "replace"), whole
         first = 0
         for group in range(table.num_row_groups):
             rows = table.read_row_group(group, use_threads=False).to_pylist()
             for number, row in enumerate(rows, first):
+                if _EXTRA in row:
+                    row[_EXTRA] = _parsed(row[_EXTRA])
                 for place, text in _texts(row):
-                    yield f"row {number}, {place}", text, False
+                    yield f"row {number}, {place}", text, _WHOLE if _is_origin(place) else None
             first += len(rows)
 
 
-def _of_weights(file: Published) -> Iterator[tuple[str, str, bool]]:
+def _is_origin(place: str) -> bool:
+    """Return True if a field of a row says where its prompt or an answer came from."""
+    column, *fields = place.split(".")
+    if column != _EXTRA or _SAID.intersection(fields):
+        return False
+    return not fields or fields[-1] in _ORIGINS
+
+
+def _of_weights(file: Published) -> Iterator[_Place]:
     """The header of a safetensors file, which has names and metadata; the rest is numbers."""
     if isinstance(file.content, bytes):
         data = file.content
@@ -245,7 +315,8 @@ def _of_weights(file: Published) -> Iterator[tuple[str, str, bool]]:
         with file.content.open("rb") as opened:
             length = int.from_bytes(opened.read(8), "little")
             header = opened.read(min(length, file.size))
-    yield "header", header.decode("utf-8", "replace"), True
+    for place, text, whole in _of_json(header, ""):
+        yield f"header {place}".rstrip(), text, whole
 
 
 def _texts(value: Any, place: str = "") -> Iterator[tuple[str, str]]:

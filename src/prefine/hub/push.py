@@ -17,7 +17,7 @@ from prefine.hub.cards import (
     model_repository_card,
     stated_licence,
 )
-from prefine.hub.client import card_of, client, hub_errors, library
+from prefine.hub.client import card_of, client, hub_errors, hub_token, library
 from prefine.hub.contents import (
     RECORD_NAME,
     Published,
@@ -33,7 +33,7 @@ from prefine.report.data import ReportData
 from prefine.run.manifests import read_manifests
 from prefine.run.tables import column, existing_parts
 from prefine.run.view import RunView
-from prefine.secrets import read_secret
+from prefine.secrets import read_secret, remember_environment
 from prefine.stages.report import report_data
 
 _CARD = "README.md"
@@ -88,6 +88,8 @@ def prepare(
         ConfigError: The run has nothing of it yet; or it holds a key or a path of this machine.
         DataError: A file of the run is damaged.
     """
+    hub_token()  # from here on it is found in files
+    remember_environment()
     view = RunView(run)
     values = view.config()
     if values.get("rounds") and not (run / "pairs").is_dir():
@@ -234,16 +236,20 @@ def _check_ended(run: Path, config: RunConfig, what: Sequence[What]) -> None:
                 )
 
 
-def _remember_keys(values: Mapping[str, Any]) -> None:
-    """Read the keys that the configuration names, so that they are found in files."""
-    for name, value in values.items():
-        if isinstance(value, Mapping):
-            if name == "headers_env":
-                _read_keys(value.values())
-            else:
-                _remember_keys(value)
-        elif name == "api_key_env" and value:
-            _read_keys([value])
+def _remember_keys(value: Any) -> None:
+    """Read the keys that the configuration names at any depth, so that they are found in files."""
+    if isinstance(value, list | tuple):
+        for one in value:
+            _remember_keys(one)
+    if not isinstance(value, Mapping):
+        return
+    for name, one in value.items():
+        if name == "headers_env" and isinstance(one, Mapping):
+            _read_keys(one.values())
+        elif name == "api_key_env" and one:
+            _read_keys([one])
+        else:
+            _remember_keys(one)
 
 
 def _read_keys(names: Iterable[Any]) -> None:
