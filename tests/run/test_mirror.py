@@ -189,6 +189,30 @@ def test_what_this_machine_did_not_send_is_sent_when_it_goes_on(tmp_path: Path) 
     assert (aside / "train_log.jsonl").read_text() == "old\n"
 
 
+def test_a_restart_that_fails_does_not_lose_what_was_not_sent(tmp_path: Path) -> None:
+    place, there = tmp_path / "run", storage(url="flaky://runs/one", lease_s=1)
+    with mirrored(place, there, silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+    state = json.loads((place / ".mirror.json").read_text())
+    (place / ".mirror.json").write_text(json.dumps(state | {"clean": False}))
+    with closing(Journal(place / "journal" / "part-00000.sqlite")) as journal:
+        journal.write(group("b"))
+    # The lease is taken, and the journal cannot be sent.
+    FlakyFileSystem.writes_left = 1
+    with (
+        pytest.raises(BackendError, match="the store is out of order"),
+        mirrored(place, there, silent),
+    ):
+        pass
+    FlakyFileSystem.writes_left = None
+    with mirrored(place, there, silent), RunFolder(place) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+    assert not list(tmp_path.glob("run.before-*"))
+    other = tmp_path / "other"
+    with mirrored(other, there, silent), RunFolder(other) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+
+
 def test_files_follow_and_go(tmp_path: Path) -> None:
     place, remote = tmp_path / "run", Remote("memory://runs/one")
     with mirrored(place, storage(), silent):

@@ -199,11 +199,17 @@ class Mirror:
 
     def _begin(self, say: Callable[[str], None]) -> None:
         """Bring the folder to what is at the URL, or go on with it if this machine wrote that."""
-        stored = self.remote.listing()
+        if self._knows_only_beginnings():
+            for name in (*SMALL, _STATE):
+                (self.folder / name).unlink(missing_ok=True)
         state = self._state()
         written_here = state is not None and state["lease"] == self._lease.number - 1
-        for name in (*SMALL, _STATE) if self._knows_only_beginnings() else ():
-            (self.folder / name).unlink(missing_ok=True)
+        if written_here and state is not None:
+            # However this attempt ends, the next one must know that it was of this folder.
+            self._sent = {name: (stat[0], stat[1]) for name, stat in state["sent"].items()}
+            self._keep_state(clean=False)
+        self._lease.forget_earlier()
+        stored = self.remote.listing()
         present = [one for one in self.folder.iterdir() if one.name != _STATE]
         if present and not written_here and any(not _is_apart(name) for name in stored):
             aside = self.folder.with_name(f"{self.folder.name}.before-{self._lease.number:06d}")
@@ -217,8 +223,6 @@ class Mirror:
         pieces = segments.pieces_of(stored)
         self._segments = sum(not one.whole for found in pieces.values() for one in found)
         if present:
-            if written_here and state is not None:
-                self._sent = {name: (stat[0], stat[1]) for name, stat in state["sent"].items()}
             if not (written_here and state is not None and state["clean"]):
                 # The end of a journal may not be at the store.
                 self._compact()

@@ -48,7 +48,11 @@ class StoreLease:
                 break
             # Another machine was faster; whether it is alive is looked at in turn.
             highest = max(_highest(remote), self.number)
-        remote.delete(_file(number) for number in _numbers(remote) if number < self.number)
+
+    def forget_earlier(self) -> None:
+        """Delete the leases before this one."""
+        earlier = [number for number in _numbers(self._remote) if number < self.number]
+        self._remote.delete(map(_file, earlier))
 
     def beat(self) -> None:
         """Show that this process is alive.
