@@ -302,6 +302,32 @@ def test_training_waits_for_a_store_that_is_behind(
         answers.join()
 
 
+def test_files_are_sent_while_answers_keep_coming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    written, over = Remote.write, threading.Event()
+    with mirrored(place, storage(), silent):
+        (opened,) = mirror.OPEN.values()
+        journal = opened.folder / "journal" / "part-00000.sqlite"
+
+        def answered(self: Remote, name: str, content: bytes) -> None:
+            """Send a segment, during which another answer comes."""
+            if name.endswith(".gz") and not over.is_set() and len(remote.listing("journal")) < 50:
+                time.sleep(0.02)
+                opened.journaled(journal, group(name))
+            written(self, name, content)
+
+        monkeypatch.setattr(Remote, "write", answered)
+        monkeypatch.setattr(mirror, "SEGMENT_S", 0.0)
+        (place / "state.json").write_text("{}")
+        opened.journaled(journal, group("a"))
+        opened._sync_files(whole=False)
+        over.set()
+        assert remote.read("state.json") == b"{}"
+        assert len(remote.listing("journal")) < 50
+
+
 def test_reading_needs_no_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(place.root / "home"))
     assert prefine(*by_url()).code == OK

@@ -108,7 +108,7 @@ class Mirror:
         self._error: PrefineError | None = None
         self._changed = threading.Condition()
         self._unsent: dict[str, list[JournalGroup]] = {}
-        self._unsent_answers = 0
+        self._unsent_answers = self._groups_journaled = self._groups_sent = 0
         self._unsent_since: float | None = None
         self._hurry = self._stopping = False
         self._segments = self._number = 0
@@ -160,14 +160,16 @@ class Mirror:
         with self._changed:
             self._unsent.setdefault(name, []).append(group)
             self._unsent_answers += len(group.answers)
+            self._groups_journaled += 1
+            upto = self._groups_journaled if group.submitted else 0
             if self._unsent_since is None:
                 self._unsent_since = time.monotonic()
             self._hurry = self._hurry or bool(group.submitted)
             self._changed.notify_all()
-            full = bool(group.submitted) or self._unsent_answers >= MOST_UNSENT
-            while full and self._error is None and self._unsent_since is not None:
+            while self._error is None and (
+                self._groups_sent < upto or self._unsent_answers >= MOST_UNSENT
+            ):
                 self._changed.wait(0.2)
-                full = bool(group.submitted) or self._unsent_answers >= MOST_UNSENT
             if self._error is not None:
                 raise self._error
 
@@ -292,6 +294,7 @@ class Mirror:
             with self._changed:
                 self._segments += len(groups)
                 self._unsent_answers -= answers
+                self._groups_sent += sum(map(len, groups.values()))
                 self._unsent_since = time.monotonic() if self._unsent else None
                 self._changed.notify_all()
 
@@ -302,12 +305,13 @@ class Mirror:
         return self._hurry or waited >= SEGMENT_S or self._unsent_answers >= MOST_UNSENT
 
     def _flush(self) -> None:
-        """Return once all that was journaled is at the store."""
+        """Return once all that was journaled before this call is at the store."""
         with self._changed:
-            self._hurry = True
+            upto = self._groups_journaled
+            # The next segment has all of that, but for what is being sent already.
+            self._hurry = self._hurry or bool(self._unsent)
             self._changed.notify_all()
-            while self._error is None and self._unsent_since is not None:
-                self._hurry = True
+            while self._error is None and self._groups_sent < upto:
                 self._changed.wait(0.05)
             if self._error is not None:
                 raise self._error
@@ -351,7 +355,7 @@ class Mirror:
             if due and self._waiting_since is None:
                 self._waiting_since = time.monotonic()
             if due:
-                self._flush_if_any()
+                self._flush()
             due.sort(key=lambda name: (_LAST.get(name.rpartition("/")[2], 0), name))
             ordered = [name for name in due if name.rpartition("/")[2] not in _LAST]
             with ThreadPoolExecutor(_WORKERS) as pool:
@@ -360,7 +364,7 @@ class Mirror:
                 self._send(name)
             for name, (content, stat) in manifest.items():
                 if self._sent.get(name) != stat:
-                    self._flush_if_any()
+                    self._flush()
                     self.remote.write(name, content)
                     self._sent[name] = stat
             gone = [name for name in self._sent if not (self.folder / name).exists()]
@@ -372,10 +376,6 @@ class Mirror:
             with self._changed:
                 self._waiting_since = None
                 self._changed.notify_all()
-
-    def _flush_if_any(self) -> None:
-        if self._unsent_since is not None:
-            self._flush()
 
     def _send(self, name: str) -> None:
         path = self.folder / name
