@@ -122,6 +122,21 @@ def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:
     assert time.monotonic() - began < 5
 
 
+def test_a_process_of_another_container_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote("memory://runs/one")
+    StoreLease(remote, 1.0, silent)
+    value = json.loads(remote.read("lease/000001.json"))
+    # Its number names no process here, where processes are numbered apart.
+    remote.write("lease/000001.json", json.dumps(value | {"pid": 2**22 + 1}).encode())
+    (tmp_path / "pid").touch()
+    monkeypatch.setattr(store_lease, "_PIDS", tmp_path / "pid")
+    began = time.monotonic()
+    assert StoreLease(remote, 1.0, silent).number == 2
+    assert time.monotonic() - began >= 1.0
+
+
 def group(*keys: str, **values: Any) -> JournalGroup:
     return JournalGroup("rank", [], list(keys), {key: f'"{key}"' for key in keys}, **values)
 

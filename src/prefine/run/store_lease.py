@@ -20,6 +20,7 @@ from prefine.run.remote import Remote
 
 FOLDER = "lease"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PIDS = Path("/proc/self/ns/pid")
 _LOOK_S = 0.5
 _TORN_READS = 10
 
@@ -133,9 +134,12 @@ def _has_died_here(holder: dict[str, Any]) -> bool:
 
 
 def _machine() -> str:
-    """The name of this machine since it was started; containers have names of their own."""
+    """The name of this machine since it was started, and of what its process numbers are valid in:
+    containers of one machine number theirs apart, even where they share its name.
+    """
     boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
-    return f"{platform.node()} {boot}"
+    numbers = _PIDS.stat().st_ino if _PIDS.exists() else ""
+    return f"{platform.node()} {boot} {numbers}"
 
 
 def _file(number: int) -> str:
