@@ -134,8 +134,9 @@ def _has_died_here(holder: dict[str, Any]) -> bool:
 
 
 def _machine() -> str:
-    """The name of this machine since it was started, and of what its process numbers are valid in:
-    containers of one machine number theirs apart, even where they share its name.
+    """The name of this machine since it was started, and of what its process numbers are valid in.
+
+    Containers of one machine number their processes apart, even where they share its name.
     """
     boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
     numbers = _PIDS.stat().st_ino if _PIDS.exists() else ""
