@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from command import prefine
@@ -110,6 +111,32 @@ def test_of_two_that_take_over_one_gets_it() -> None:
     assert remote.create("lease/000007.json", b"mine")
     assert not remote.create("lease/000007.json", b"theirs")
     assert remote.read("lease/000007.json") == b"mine"
+
+
+def test_files_on_a_disk_are_whole_and_a_lease_is_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefine.run.remote._WHOLE_BYTES", 4)
+    remote, journal = Remote(f"file://{tmp_path}/run", patience_s=0.3), tmp_path / "large"
+    journal.write_bytes(b"journal")
+    remote.upload(journal, "journal/whole.sqlite")
+
+    def killed(file: Path, to: Path) -> None:
+        to.write_bytes(file.read_bytes()[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prefine.run.remote._copy", killed)
+    journal.write_bytes(b"a later one")
+    with pytest.raises(KeyboardInterrupt):
+        remote.upload(journal, "journal/whole.sqlite")
+    assert remote.read("journal/whole.sqlite") == b"journal"
+    (tmp_path / "run" / "journal" / ".whole.sqlite.7.tmp").write_bytes(b"a l")
+    assert list(remote.listing()) == ["journal/whole.sqlite"]
+    # Two looked at the same moment, and saw no lease.
+    monkeypatch.setattr(LocalFileSystem, "exists", lambda self, path, **_: False)
+    assert remote.create("lease/000001.json", b"mine")
+    assert not remote.create("lease/000001.json", b"theirs")
+    assert remote.read("lease/000001.json") == b"mine"
 
 
 def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:

@@ -1,12 +1,14 @@
 """Files at a URL, by `fsspec`: read, written whole and listed, with retries."""
 
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from prefine.errors import BackendError, ConfigError
+from prefine.atomic import write_atomically
+from prefine.errors import BackendError, ConfigError, PrefineError
 
 T = TypeVar("T")
 
@@ -75,6 +77,7 @@ class Remote:
         return {
             self._files._strip_protocol(path)[start:]: _stored(entry)
             for path, entry in self._patiently(listed).items()
+            if not _is_half(path)
         }
 
     def read(self, name: str) -> bytes:
@@ -122,7 +125,7 @@ class Remote:
             self.write(name, file.read_bytes())
         else:
             with self._bucket_is_there(file):
-                self._patiently(lambda: self._files.put_file(str(file), self._path(name)))
+                self._patiently(lambda: self._put(file, name))
 
     def delete(self, names: Iterable[str]) -> None:
         """Take files away; those that are gone already are no error."""
@@ -136,10 +139,33 @@ class Remote:
         return f"{self._root.rstrip('/')}/{name}"
 
     def _piped(self, name: str, content: bytes, mode: str = "overwrite") -> None:
+        path = self._with_folder(name)
+        if not self._is_disk:
+            self._files.pipe_file(path, content, mode=mode)
+        elif mode == "create":
+            with Path(path).open("xb") as file:
+                file.write(content)
+        else:
+            write_atomically(Path(path), lambda half: _write(half, content))
+
+    def _put(self, file: Path, name: str) -> None:
+        path = self._with_folder(name)
+        if self._is_disk:
+            write_atomically(Path(path), lambda half: _copy(file, half))
+        else:
+            self._files.put_file(str(file), path)
+
+    def _with_folder(self, name: str) -> str:
+        """The path of a file, whose folder is there from now on."""
         path = self._path(name)
         if not _OBJECTS.intersection(_protocols(self._files)):
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(path, content, mode=mode)
+        return path
+
+    @property
+    def _is_disk(self) -> bool:
+        """True for a folder of this machine, or one mounted here."""
+        return "file" in _protocols(self._files)
 
     @contextmanager
     def _bucket_is_there(self, file: Path | None = None) -> Iterator[None]:
@@ -160,13 +186,14 @@ class Remote:
             FileNotFoundError: There is no such file.
             FileExistsError: There is one, and it was to be new.
             ConfigError: It may not be read or written.
+            LimitError: A disk is full.
             BackendError: It has not answered for long.
         """
         end, wait = time.monotonic() + self.patience_s, _FIRST_WAIT_S
         while True:
             try:
                 return work()
-            except (FileNotFoundError, FileExistsError):
+            except (FileNotFoundError, FileExistsError, PrefineError):
                 raise
             except PermissionError as error:
                 raise ConfigError(
@@ -194,6 +221,20 @@ def _protocols(files: Any) -> tuple[str, ...]:
     """The names of a file system's kind."""
     found: str | tuple[str, ...] = files.protocol
     return (found,) if isinstance(found, str) else found
+
+
+def _is_half(path: str) -> bool:
+    """Return True for a file that was being written when its writer was killed."""
+    name = path.rpartition("/")[2]
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _copy(file: Path, to: Path) -> None:
+    shutil.copyfile(file, to)
 
 
 def _stored(entry: Mapping[str, Any]) -> Stored:
