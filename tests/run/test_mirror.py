@@ -139,6 +139,63 @@ def test_files_on_a_disk_are_whole_and_a_lease_is_taken_once(
     assert remote.read("lease/000001.json") == b"mine"
 
 
+def test_nothing_is_written_under_a_lease_that_was_not_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    now = store_lease._now
+    with mirrored(place, storage(lease_s=60, patience_s=30), silent):
+        (opened,) = mirror.OPEN.values()
+        # The process slept for longer than the lease.
+        monkeypatch.setattr(store_lease, "_now", lambda: now() + 61)
+        later = threading.Thread(target=opened.remote.write, args=("state.json", b"{}"))
+        later.start()
+        later.join(0.5)
+        assert "state.json" not in remote.listing()
+        # No other machine has taken over, and it goes on.
+        opened._lease.beat()
+        later.join()
+        assert remote.read("state.json") == b"{}"
+
+
+def test_a_beat_has_one_time_for_all_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote("flaky://runs/one", patience_s=30)
+    lease = StoreLease(remote, 60.0, silent)
+    find, calls = FlakyFileSystem.find, list[float]()
+
+    def slow(self: FlakyFileSystem, *args: Any, **kwargs: Any) -> Any:
+        """The listing takes two tries; the write never gets through."""
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            FlakyFileSystem.writes_left = 0
+            raise OSError("slow")
+        return find(self, *args, **kwargs)
+
+    monkeypatch.setattr(FlakyFileSystem, "find", slow)
+    began = time.monotonic()
+    with pytest.raises(BackendError, match="the store is out of order"), remote.within(0.5):
+        lease.beat()
+    assert time.monotonic() - began < 0.6
+
+
+def test_the_lease_is_renewed_while_a_run_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, kept = Remote("memory://runs/one"), Remote.download
+    remote.write("model/model.safetensors", b"weights")
+    beats = list[int]()
+
+    def slow(self: Remote, name: str, to: Path) -> None:
+        time.sleep(0.8)
+        beats.append(json.loads(remote.read("lease/000001.json"))["beat"])
+        kept(self, name, to)
+
+    monkeypatch.setattr(Remote, "download", slow)
+    with mirrored(tmp_path / "run", storage(lease_s=1), silent):
+        pass
+    assert beats[0] >= 1
+
+
 def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:
     remote = Remote("memory://runs/one")
     held = StoreLease(remote, 60.0, silent)

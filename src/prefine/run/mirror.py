@@ -100,10 +100,8 @@ class Mirror:
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = run_dir.resolve()
         self._storage = storage
-        self.remote = Remote(storage.url, storage.options, storage.patience_s)
-        # It ends, or has failed, before another machine may take over.
-        patience_s = min(storage.patience_s, storage.lease_s / 2)
-        self._leases = Remote(storage.url, storage.options, patience_s)
+        self.remote = Remote(storage.url, storage.options, storage.patience_s, self._may_change)
+        self._leases = Remote(storage.url, storage.options, storage.patience_s)
         self._lease = StoreLease(self._leases, storage.lease_s, say)
         self._error: PrefineError | None = None
         self._changed = threading.Condition()
@@ -116,24 +114,16 @@ class Mirror:
         self._sent: dict[str, _Stat] = {}
         self._sent_at: dict[str, float] = {}
         self._waiting_since: float | None = None
+        self._threads: list[threading.Thread] = []
+        # What is at the store may be large: the lease is renewed while it is fetched.
+        self._start("lease", self._renew)
         try:
             self._begin(say)
         except BaseException:
-            with suppress(PrefineError):
-                self._lease.release()
+            self._stop()
             raise
-        self._threads = [
-            threading.Thread(
-                target=self._guarded, args=(work,), name=f"prefine-{name}", daemon=True
-            )
-            for name, work in (
-                ("segments", self._send_segments),
-                ("files", self._send_files),
-                ("lease", self._renew),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._start("segments", self._send_segments)
+        self._start("files", self._send_files)
 
     def check(self) -> None:
         """Return at once, or after finished files that have waited for long are at the store.
@@ -186,16 +176,7 @@ class Mirror:
 
     def close(self) -> None:
         """Stop, and give the lease back."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-        self._keep_state(clean=self._error is None)
-        if self._error is not None:
-            self._leases.patience_s = _LAST_PATIENCE_S
-        with suppress(PrefineError):
-            self._lease.release()
+        self._stop(lambda: self._keep_state(clean=self._error is None))
 
     # -- beginning
 
@@ -265,6 +246,37 @@ class Mirror:
 
     # -- threads
 
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(
+            target=self._guarded, args=(work,), name=f"prefine-{name}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def _stop(self, then: Callable[[], None] = lambda: None) -> None:
+        """End the threads, and give the lease back after what is to be done before."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        then()
+        if self._error is not None:
+            self._leases.patience_s = _LAST_PATIENCE_S
+        with suppress(PrefineError):
+            self._lease.release()
+
+    def _may_change(self) -> None:
+        """Return if the store is this process's to write at this moment.
+
+        Raises:
+            PrefineError: It is not any more.
+            TimeoutError: Another machine may take over; a beat of the lease can still come first.
+        """
+        if self._error is not None:
+            raise self._error
+        self._lease.check()
+
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
@@ -330,7 +342,9 @@ class Mirror:
                     lambda: self._stopping or self._error, self._storage.lease_s / 4
                 ):
                     return
-            self._lease.beat()
+            # It ends, or has failed, before another machine may take over.
+            with self._leases.within(self._storage.lease_s / 2):
+                self._lease.beat()
 
     # -- files
 

@@ -1,5 +1,6 @@
 """Files at a URL, by `fsspec`: read, written whole and listed, with retries."""
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,16 +36,23 @@ class Remote:
         url: Such as s3://bucket/run.
         options: Of its file system, as `fsspec` names them.
         patience_s: For so long each call is tried again.
+        may_change: Is called before each try to write or delete; what it raises, other than a
+            PrefineError, is tried again.
 
     Raises:
         ConfigError: `fsspec`, or the package for this kind of URL, is missing.
     """
 
     def __init__(
-        self, url: str, options: Mapping[str, Any] | None = None, patience_s: float = PATIENCE_S
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        patience_s: float = PATIENCE_S,
+        may_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.url = url.rstrip("/")
-        self.patience_s = patience_s
+        self.patience_s, self._may_change = patience_s, may_change
+        self._until = math.inf
         try:
             import fsspec
 
@@ -56,6 +64,15 @@ class Remote:
                 f"{url}: this kind of URL cannot be opened ({error}); install prefine[storage] and "
                 "what fsspec needs for it"
             ) from error
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let all calls of a block, which one thread makes, be tried for so long together."""
+        self._until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._until = math.inf
 
     def listing(self, below: str = "") -> dict[str, Stored]:
         """All files of the folder, by their path in it; none if it is not there yet.
@@ -131,14 +148,19 @@ class Remote:
         """Take files away; those that are gone already are no error."""
         for name in names:
             try:
-                self._patiently(lambda name=name: self._files.rm_file(self._path(name)))  # type: ignore[misc]
+                self._patiently(lambda name=name: self._removed(name))  # type: ignore[misc]
             except FileNotFoundError:
                 continue
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
+    def _removed(self, name: str) -> None:
+        self._may_change()
+        self._files.rm_file(self._path(name))
+
     def _piped(self, name: str, content: bytes, mode: str = "overwrite") -> None:
+        self._may_change()
         path = self._with_folder(name)
         if not self._is_disk:
             self._files.pipe_file(path, content, mode=mode)
@@ -149,6 +171,7 @@ class Remote:
             write_atomically(Path(path), lambda half: _write(half, content))
 
     def _put(self, file: Path, name: str) -> None:
+        self._may_change()
         path = self._with_folder(name)
         if self._is_disk:
             write_atomically(Path(path), lambda half: _copy(file, half))
@@ -189,7 +212,8 @@ class Remote:
             LimitError: A disk is full.
             BackendError: It has not answered for long.
         """
-        end, wait = time.monotonic() + self.patience_s, _FIRST_WAIT_S
+        began, wait = time.monotonic(), _FIRST_WAIT_S
+        end = min(began + self.patience_s, self._until)
         while True:
             try:
                 return work()
@@ -210,8 +234,8 @@ class Remote:
                 if time.monotonic() + wait > end:
                     raise BackendError(
                         f"{self.url}: cannot be reached ({type(error).__name__}: {error}) for "
-                        f"{self.patience_s:g} s; the run stops, so that no more is lost with this "
-                        "machine than storage allows. Run the same command again"
+                        f"{time.monotonic() - began:.1f} s; the run stops, so that no more is lost "
+                        "with this machine than storage allows. Run the same command again"
                     ) from error
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)

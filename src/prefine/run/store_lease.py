@@ -44,7 +44,7 @@ class StoreLease:
         while True:
             if highest and (holder := _read(remote, highest)) is not None:
                 _wait_until_gone(remote, highest, holder, say)
-            self.number = highest + 1
+            self.number, self._seen_at = highest + 1, _now()
             if remote.create(self._name, self._content()):
                 break
             # Another machine was faster; whether it is alive is looked at in turn.
@@ -66,8 +66,18 @@ class StoreLease:
                 f"{self._remote.url}: another machine has taken this run over, as nothing was "
                 "heard of this one; it goes on there"
             )
-        self._beats += 1
+        self._beats, began = self._beats + 1, _now()
         self._remote.write(self._name, self._content())
+        self._seen_at = began
+
+    def check(self) -> None:
+        """Return if no other machine can have taken over, as the last beat is not long ago.
+
+        Raises:
+            TimeoutError: It is.
+        """
+        if (still_s := _now() - self._seen_at) >= self._still_s:
+            raise TimeoutError(f"the lease on this run was not renewed for {still_s:.1f} s")
 
     def release(self) -> None:
         """Say that this process has ended; the number stays taken."""
@@ -131,6 +141,13 @@ def _has_died_here(holder: dict[str, Any]) -> bool:
     except PermissionError:
         return False
     return False
+
+
+def _now() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where there is one."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
 
 
 def _machine() -> str:
