@@ -312,6 +312,19 @@ def test_a_restart_that_fails_does_not_lose_what_was_not_sent(tmp_path: Path) ->
         assert folder.journal().answers("ab").keys() == {"a", "b"}
 
 
+def test_answers_of_another_machine_are_kept_where_no_file_is_there_yet(tmp_path: Path) -> None:
+    place, remote = tmp_path / "first", Remote("memory://runs/one")
+    with mirrored(place, storage(), silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+    # It was lost after its first answers, and before its first file.
+    remote.delete([name for name in remote.listing() if "journal/" not in name])
+    second = tmp_path / "second"
+    with closing(Journal(second / "journal" / "part-00000.sqlite")) as journal:
+        journal.write(group("b"))
+    with mirrored(second, storage(), silent), RunFolder(second) as folder:
+        assert folder.journal().answers("ab").keys() == {"a"}
+
+
 def test_files_follow_and_go(tmp_path: Path) -> None:
     place, remote = tmp_path / "run", Remote("memory://runs/one")
     with mirrored(place, storage(), silent):

@@ -194,7 +194,8 @@ class Mirror:
         self._lease.forget_earlier()
         stored = self.remote.listing()
         present = [one for one in self.folder.iterdir() if one.name != _STATE]
-        if present and not written_here and any(not _is_apart(name) for name in stored):
+        theirs = [name for name in stored if not name.startswith(f"{LEASES}/")]
+        if present and not written_here and theirs:
             aside = self.folder.with_name(f"{self.folder.name}.before-{self._lease.number:06d}")
             self.folder.rename(aside)
             self.folder.mkdir(mode=0o700)
