@@ -10,6 +10,7 @@ from typing import Any
 
 import fsspec
 import pytest
+from fsspec.implementations.local import LocalFileSystem
 from fsspec.implementations.memory import MemoryFileSystem
 
 from command import prefine
@@ -112,6 +113,89 @@ def test_of_two_that_take_over_one_gets_it() -> None:
     assert remote.read("lease/000007.json") == b"mine"
 
 
+def test_files_on_a_disk_are_whole_and_a_lease_is_taken_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("prefine.run.remote._WHOLE_BYTES", 4)
+    remote, journal = Remote(f"file://{tmp_path}/run", patience_s=0.3), tmp_path / "large"
+    journal.write_bytes(b"journal")
+    remote.upload(journal, "journal/whole.sqlite")
+
+    def killed(file: Path, to: Path) -> None:
+        to.write_bytes(file.read_bytes()[:3])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("prefine.run.remote._copy", killed)
+    journal.write_bytes(b"a later one")
+    with pytest.raises(KeyboardInterrupt):
+        remote.upload(journal, "journal/whole.sqlite")
+    assert remote.read("journal/whole.sqlite") == b"journal"
+    (tmp_path / "run" / "journal" / ".whole.sqlite.7.tmp").write_bytes(b"a l")
+    assert list(remote.listing()) == ["journal/whole.sqlite"]
+    # Two looked at the same moment, and saw no lease.
+    monkeypatch.setattr(LocalFileSystem, "exists", lambda self, path, **_: False)
+    assert remote.create("lease/000001.json", b"mine")
+    assert not remote.create("lease/000001.json", b"theirs")
+    assert remote.read("lease/000001.json") == b"mine"
+
+
+def test_nothing_is_written_under_a_lease_that_was_not_renewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    now = store_lease._now
+    with mirrored(place, storage(lease_s=60, patience_s=30), silent):
+        (opened,) = mirror.OPEN.values()
+        # The process slept for longer than the lease.
+        monkeypatch.setattr(store_lease, "_now", lambda: now() + 61)
+        later = threading.Thread(target=opened.remote.write, args=("state.json", b"{}"))
+        later.start()
+        later.join(0.5)
+        assert "state.json" not in remote.listing()
+        # No other machine has taken over, and it goes on.
+        opened._lease.beat()
+        later.join()
+        assert remote.read("state.json") == b"{}"
+
+
+def test_a_beat_has_one_time_for_all_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    remote = Remote("flaky://runs/one", patience_s=30)
+    lease = StoreLease(remote, 60.0, silent)
+    find, calls = FlakyFileSystem.find, list[float]()
+
+    def slow(self: FlakyFileSystem, *args: Any, **kwargs: Any) -> Any:
+        """The listing takes two tries; the write never gets through."""
+        calls.append(time.monotonic())
+        if len(calls) == 1:
+            FlakyFileSystem.writes_left = 0
+            raise OSError("slow")
+        return find(self, *args, **kwargs)
+
+    monkeypatch.setattr(FlakyFileSystem, "find", slow)
+    began = time.monotonic()
+    with pytest.raises(BackendError, match="the store is out of order"), remote.within(0.5):
+        lease.beat()
+    assert time.monotonic() - began < 0.6
+
+
+def test_the_lease_is_renewed_while_a_run_is_fetched(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote, kept = Remote("memory://runs/one"), Remote.download
+    remote.write("model/model.safetensors", b"weights")
+    beats = list[int]()
+
+    def slow(self: Remote, name: str, to: Path) -> None:
+        time.sleep(0.8)
+        beats.append(json.loads(remote.read("lease/000001.json"))["beat"])
+        kept(self, name, to)
+
+    monkeypatch.setattr(Remote, "download", slow)
+    with mirrored(tmp_path / "run", storage(lease_s=1), silent):
+        pass
+    assert beats[0] >= 1
+
+
 def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:
     remote = Remote("memory://runs/one")
     held = StoreLease(remote, 60.0, silent)
@@ -120,6 +204,21 @@ def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:
     began = time.monotonic()
     assert StoreLease(remote, 60.0, silent).number == held.number + 1
     assert time.monotonic() - began < 5
+
+
+def test_a_process_of_another_container_is_waited_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote = Remote("memory://runs/one")
+    StoreLease(remote, 1.0, silent)
+    value = json.loads(remote.read("lease/000001.json"))
+    # Its number names no process here, where processes are numbered apart.
+    remote.write("lease/000001.json", json.dumps(value | {"pid": 2**22 + 1}).encode())
+    (tmp_path / "pid").touch()
+    monkeypatch.setattr(store_lease, "_PIDS", tmp_path / "pid")
+    began = time.monotonic()
+    assert StoreLease(remote, 1.0, silent).number == 2
+    assert time.monotonic() - began >= 1.0
 
 
 def group(*keys: str, **values: Any) -> JournalGroup:
@@ -187,6 +286,43 @@ def test_what_this_machine_did_not_send_is_sent_when_it_goes_on(tmp_path: Path) 
     assert "was written by another machine since" in said[0]
     (aside,) = tmp_path.glob("run.before-*")
     assert (aside / "train_log.jsonl").read_text() == "old\n"
+
+
+def test_a_restart_that_fails_does_not_lose_what_was_not_sent(tmp_path: Path) -> None:
+    place, there = tmp_path / "run", storage(url="flaky://runs/one", lease_s=1)
+    with mirrored(place, there, silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+    state = json.loads((place / ".mirror.json").read_text())
+    (place / ".mirror.json").write_text(json.dumps(state | {"clean": False}))
+    with closing(Journal(place / "journal" / "part-00000.sqlite")) as journal:
+        journal.write(group("b"))
+    # The lease is taken, and the journal cannot be sent.
+    FlakyFileSystem.writes_left = 1
+    with (
+        pytest.raises(BackendError, match="the store is out of order"),
+        mirrored(place, there, silent),
+    ):
+        pass
+    FlakyFileSystem.writes_left = None
+    with mirrored(place, there, silent), RunFolder(place) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+    assert not list(tmp_path.glob("run.before-*"))
+    other = tmp_path / "other"
+    with mirrored(other, there, silent), RunFolder(other) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+
+
+def test_answers_of_another_machine_are_kept_where_no_file_is_there_yet(tmp_path: Path) -> None:
+    place, remote = tmp_path / "first", Remote("memory://runs/one")
+    with mirrored(place, storage(), silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+    # It was lost after its first answers, and before its first file.
+    remote.delete([name for name in remote.listing() if "journal/" not in name])
+    second = tmp_path / "second"
+    with closing(Journal(second / "journal" / "part-00000.sqlite")) as journal:
+        journal.write(group("b"))
+    with mirrored(second, storage(), silent), RunFolder(second) as folder:
+        assert folder.journal().answers("ab").keys() == {"a"}
 
 
 def test_files_follow_and_go(tmp_path: Path) -> None:
@@ -276,6 +412,32 @@ def test_training_waits_for_a_store_that_is_behind(
         assert time.monotonic() - began > 0.3
         assert Remote("flaky://runs/one").read("state.json") == b"{}"
         answers.join()
+
+
+def test_files_are_sent_while_answers_keep_coming(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    written, over = Remote.write, threading.Event()
+    with mirrored(place, storage(), silent):
+        (opened,) = mirror.OPEN.values()
+        journal = opened.folder / "journal" / "part-00000.sqlite"
+
+        def answered(self: Remote, name: str, content: bytes) -> None:
+            """Send a segment, during which another answer comes."""
+            if name.endswith(".gz") and not over.is_set() and len(remote.listing("journal")) < 50:
+                time.sleep(0.02)
+                opened.journaled(journal, group(name))
+            written(self, name, content)
+
+        monkeypatch.setattr(Remote, "write", answered)
+        monkeypatch.setattr(mirror, "SEGMENT_S", 0.0)
+        (place / "state.json").write_text("{}")
+        opened.journaled(journal, group("a"))
+        opened._sync_files(whole=False)
+        over.set()
+        assert remote.read("state.json") == b"{}"
+        assert len(remote.listing("journal")) < 50
 
 
 def test_reading_needs_no_lease(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

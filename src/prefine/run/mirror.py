@@ -100,15 +100,13 @@ class Mirror:
         run_dir.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.folder = run_dir.resolve()
         self._storage = storage
-        self.remote = Remote(storage.url, storage.options, storage.patience_s)
-        # It ends, or has failed, before another machine may take over.
-        patience_s = min(storage.patience_s, storage.lease_s / 2)
-        self._leases = Remote(storage.url, storage.options, patience_s)
+        self.remote = Remote(storage.url, storage.options, storage.patience_s, self._may_change)
+        self._leases = Remote(storage.url, storage.options, storage.patience_s)
         self._lease = StoreLease(self._leases, storage.lease_s, say)
         self._error: PrefineError | None = None
         self._changed = threading.Condition()
         self._unsent: dict[str, list[JournalGroup]] = {}
-        self._unsent_answers = 0
+        self._unsent_answers = self._groups_journaled = self._groups_sent = 0
         self._unsent_since: float | None = None
         self._hurry = self._stopping = False
         self._segments = self._number = 0
@@ -116,24 +114,16 @@ class Mirror:
         self._sent: dict[str, _Stat] = {}
         self._sent_at: dict[str, float] = {}
         self._waiting_since: float | None = None
+        self._threads: list[threading.Thread] = []
+        # What is at the store may be large: the lease is renewed while it is fetched.
+        self._start("lease", self._renew)
         try:
             self._begin(say)
         except BaseException:
-            with suppress(PrefineError):
-                self._lease.release()
+            self._stop()
             raise
-        self._threads = [
-            threading.Thread(
-                target=self._guarded, args=(work,), name=f"prefine-{name}", daemon=True
-            )
-            for name, work in (
-                ("segments", self._send_segments),
-                ("files", self._send_files),
-                ("lease", self._renew),
-            )
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._start("segments", self._send_segments)
+        self._start("files", self._send_files)
 
     def check(self) -> None:
         """Return at once, or after finished files that have waited for long are at the store.
@@ -160,14 +150,16 @@ class Mirror:
         with self._changed:
             self._unsent.setdefault(name, []).append(group)
             self._unsent_answers += len(group.answers)
+            self._groups_journaled += 1
+            upto = self._groups_journaled if group.submitted else 0
             if self._unsent_since is None:
                 self._unsent_since = time.monotonic()
             self._hurry = self._hurry or bool(group.submitted)
             self._changed.notify_all()
-            full = bool(group.submitted) or self._unsent_answers >= MOST_UNSENT
-            while full and self._error is None and self._unsent_since is not None:
+            while self._error is None and (
+                self._groups_sent < upto or self._unsent_answers >= MOST_UNSENT
+            ):
                 self._changed.wait(0.2)
-                full = bool(group.submitted) or self._unsent_answers >= MOST_UNSENT
             if self._error is not None:
                 raise self._error
 
@@ -184,28 +176,26 @@ class Mirror:
 
     def close(self) -> None:
         """Stop, and give the lease back."""
-        with self._changed:
-            self._stopping = True
-            self._changed.notify_all()
-        for thread in self._threads:
-            thread.join()
-        self._keep_state(clean=self._error is None)
-        if self._error is not None:
-            self._leases.patience_s = _LAST_PATIENCE_S
-        with suppress(PrefineError):
-            self._lease.release()
+        self._stop(lambda: self._keep_state(clean=self._error is None))
 
     # -- beginning
 
     def _begin(self, say: Callable[[str], None]) -> None:
         """Bring the folder to what is at the URL, or go on with it if this machine wrote that."""
-        stored = self.remote.listing()
+        if self._knows_only_beginnings():
+            for name in (*SMALL, _STATE):
+                (self.folder / name).unlink(missing_ok=True)
         state = self._state()
         written_here = state is not None and state["lease"] == self._lease.number - 1
-        for name in (*SMALL, _STATE) if self._knows_only_beginnings() else ():
-            (self.folder / name).unlink(missing_ok=True)
+        if written_here and state is not None:
+            # However this attempt ends, the next one must know that it was of this folder.
+            self._sent = {name: (stat[0], stat[1]) for name, stat in state["sent"].items()}
+            self._keep_state(clean=False)
+        self._lease.forget_earlier()
+        stored = self.remote.listing()
         present = [one for one in self.folder.iterdir() if one.name != _STATE]
-        if present and not written_here and any(not _is_apart(name) for name in stored):
+        theirs = [name for name in stored if not name.startswith(f"{LEASES}/")]
+        if present and not written_here and theirs:
             aside = self.folder.with_name(f"{self.folder.name}.before-{self._lease.number:06d}")
             self.folder.rename(aside)
             self.folder.mkdir(mode=0o700)
@@ -217,8 +207,6 @@ class Mirror:
         pieces = segments.pieces_of(stored)
         self._segments = sum(not one.whole for found in pieces.values() for one in found)
         if present:
-            if written_here and state is not None:
-                self._sent = {name: (stat[0], stat[1]) for name, stat in state["sent"].items()}
             if not (written_here and state is not None and state["clean"]):
                 # The end of a journal may not be at the store.
                 self._compact()
@@ -259,6 +247,37 @@ class Mirror:
 
     # -- threads
 
+    def _start(self, name: str, work: Callable[[], None]) -> None:
+        thread = threading.Thread(
+            target=self._guarded, args=(work,), name=f"prefine-{name}", daemon=True
+        )
+        self._threads.append(thread)
+        thread.start()
+
+    def _stop(self, then: Callable[[], None] = lambda: None) -> None:
+        """End the threads, and give the lease back after what is to be done before."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify_all()
+        for thread in self._threads:
+            thread.join()
+        then()
+        if self._error is not None:
+            self._leases.patience_s = _LAST_PATIENCE_S
+        with suppress(PrefineError):
+            self._lease.release()
+
+    def _may_change(self) -> None:
+        """Return if the store is this process's to write at this moment.
+
+        Raises:
+            PrefineError: It is not any more.
+            TimeoutError: Another machine may take over; a beat of the lease can still come first.
+        """
+        if self._error is not None:
+            raise self._error
+        self._lease.check()
+
     def _guarded(self, work: Callable[[], None]) -> None:
         try:
             work()
@@ -288,6 +307,7 @@ class Mirror:
             with self._changed:
                 self._segments += len(groups)
                 self._unsent_answers -= answers
+                self._groups_sent += sum(map(len, groups.values()))
                 self._unsent_since = time.monotonic() if self._unsent else None
                 self._changed.notify_all()
 
@@ -298,12 +318,13 @@ class Mirror:
         return self._hurry or waited >= SEGMENT_S or self._unsent_answers >= MOST_UNSENT
 
     def _flush(self) -> None:
-        """Return once all that was journaled is at the store."""
+        """Return once all that was journaled before this call is at the store."""
         with self._changed:
-            self._hurry = True
+            upto = self._groups_journaled
+            # The next segment has all of that, but for what is being sent already.
+            self._hurry = self._hurry or bool(self._unsent)
             self._changed.notify_all()
-            while self._error is None and self._unsent_since is not None:
-                self._hurry = True
+            while self._error is None and self._groups_sent < upto:
                 self._changed.wait(0.05)
             if self._error is not None:
                 raise self._error
@@ -322,7 +343,9 @@ class Mirror:
                     lambda: self._stopping or self._error, self._storage.lease_s / 4
                 ):
                     return
-            self._lease.beat()
+            # It ends, or has failed, before another machine may take over.
+            with self._leases.within(self._storage.lease_s / 2):
+                self._lease.beat()
 
     # -- files
 
@@ -347,7 +370,7 @@ class Mirror:
             if due and self._waiting_since is None:
                 self._waiting_since = time.monotonic()
             if due:
-                self._flush_if_any()
+                self._flush()
             due.sort(key=lambda name: (_LAST.get(name.rpartition("/")[2], 0), name))
             ordered = [name for name in due if name.rpartition("/")[2] not in _LAST]
             with ThreadPoolExecutor(_WORKERS) as pool:
@@ -356,7 +379,7 @@ class Mirror:
                 self._send(name)
             for name, (content, stat) in manifest.items():
                 if self._sent.get(name) != stat:
-                    self._flush_if_any()
+                    self._flush()
                     self.remote.write(name, content)
                     self._sent[name] = stat
             gone = [name for name in self._sent if not (self.folder / name).exists()]
@@ -368,10 +391,6 @@ class Mirror:
             with self._changed:
                 self._waiting_since = None
                 self._changed.notify_all()
-
-    def _flush_if_any(self) -> None:
-        if self._unsent_since is not None:
-            self._flush()
 
     def _send(self, name: str) -> None:
         path = self.folder / name

@@ -1,12 +1,15 @@
 """Files at a URL, by `fsspec`: read, written whole and listed, with retries."""
 
+import math
+import shutil
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
-from prefine.errors import BackendError, ConfigError
+from prefine.atomic import write_atomically
+from prefine.errors import BackendError, ConfigError, PrefineError
 
 T = TypeVar("T")
 
@@ -33,16 +36,23 @@ class Remote:
         url: Such as s3://bucket/run.
         options: Of its file system, as `fsspec` names them.
         patience_s: For so long each call is tried again.
+        may_change: Is called before each try to write or delete; what it raises, other than a
+            PrefineError, is tried again.
 
     Raises:
         ConfigError: `fsspec`, or the package for this kind of URL, is missing.
     """
 
     def __init__(
-        self, url: str, options: Mapping[str, Any] | None = None, patience_s: float = PATIENCE_S
+        self,
+        url: str,
+        options: Mapping[str, Any] | None = None,
+        patience_s: float = PATIENCE_S,
+        may_change: Callable[[], None] = lambda: None,
     ) -> None:
         self.url = url.rstrip("/")
-        self.patience_s = patience_s
+        self.patience_s, self._may_change = patience_s, may_change
+        self._until = math.inf
         try:
             import fsspec
 
@@ -54,6 +64,15 @@ class Remote:
                 f"{url}: this kind of URL cannot be opened ({error}); install prefine[storage] and "
                 "what fsspec needs for it"
             ) from error
+
+    @contextmanager
+    def within(self, seconds: float) -> Iterator[None]:
+        """Let all calls of a block, which one thread makes, be tried for so long together."""
+        self._until = time.monotonic() + seconds
+        try:
+            yield
+        finally:
+            self._until = math.inf
 
     def listing(self, below: str = "") -> dict[str, Stored]:
         """All files of the folder, by their path in it; none if it is not there yet.
@@ -75,6 +94,7 @@ class Remote:
         return {
             self._files._strip_protocol(path)[start:]: _stored(entry)
             for path, entry in self._patiently(listed).items()
+            if not _is_half(path)
         }
 
     def read(self, name: str) -> bytes:
@@ -122,24 +142,53 @@ class Remote:
             self.write(name, file.read_bytes())
         else:
             with self._bucket_is_there(file):
-                self._patiently(lambda: self._files.put_file(str(file), self._path(name)))
+                self._patiently(lambda: self._put(file, name))
 
     def delete(self, names: Iterable[str]) -> None:
         """Take files away; those that are gone already are no error."""
         for name in names:
             try:
-                self._patiently(lambda name=name: self._files.rm_file(self._path(name)))  # type: ignore[misc]
+                self._patiently(lambda name=name: self._removed(name))  # type: ignore[misc]
             except FileNotFoundError:
                 continue
 
     def _path(self, name: str) -> str:
         return f"{self._root.rstrip('/')}/{name}"
 
+    def _removed(self, name: str) -> None:
+        self._may_change()
+        self._files.rm_file(self._path(name))
+
     def _piped(self, name: str, content: bytes, mode: str = "overwrite") -> None:
+        self._may_change()
+        path = self._with_folder(name)
+        if not self._is_disk:
+            self._files.pipe_file(path, content, mode=mode)
+        elif mode == "create":
+            with Path(path).open("xb") as file:
+                file.write(content)
+        else:
+            write_atomically(Path(path), lambda half: _write(half, content))
+
+    def _put(self, file: Path, name: str) -> None:
+        self._may_change()
+        path = self._with_folder(name)
+        if self._is_disk:
+            write_atomically(Path(path), lambda half: _copy(file, half))
+        else:
+            self._files.put_file(str(file), path)
+
+    def _with_folder(self, name: str) -> str:
+        """The path of a file, whose folder is there from now on."""
         path = self._path(name)
         if not _OBJECTS.intersection(_protocols(self._files)):
             self._files.makedirs(path.rpartition("/")[0], exist_ok=True)
-        self._files.pipe_file(path, content, mode=mode)
+        return path
+
+    @property
+    def _is_disk(self) -> bool:
+        """True for a folder of this machine, or one mounted here."""
+        return "file" in _protocols(self._files)
 
     @contextmanager
     def _bucket_is_there(self, file: Path | None = None) -> Iterator[None]:
@@ -160,13 +209,15 @@ class Remote:
             FileNotFoundError: There is no such file.
             FileExistsError: There is one, and it was to be new.
             ConfigError: It may not be read or written.
+            LimitError: A disk is full.
             BackendError: It has not answered for long.
         """
-        end, wait = time.monotonic() + self.patience_s, _FIRST_WAIT_S
+        began, wait = time.monotonic(), _FIRST_WAIT_S
+        end = min(began + self.patience_s, self._until)
         while True:
             try:
                 return work()
-            except (FileNotFoundError, FileExistsError):
+            except (FileNotFoundError, FileExistsError, PrefineError):
                 raise
             except PermissionError as error:
                 raise ConfigError(
@@ -183,8 +234,8 @@ class Remote:
                 if time.monotonic() + wait > end:
                     raise BackendError(
                         f"{self.url}: cannot be reached ({type(error).__name__}: {error}) for "
-                        f"{self.patience_s:g} s; the run stops, so that no more is lost with this "
-                        "machine than storage allows. Run the same command again"
+                        f"{time.monotonic() - began:.1f} s; the run stops, so that no more is lost "
+                        "with this machine than storage allows. Run the same command again"
                     ) from error
             time.sleep(wait)
             wait = min(2 * wait, _LONGEST_WAIT_S)
@@ -194,6 +245,20 @@ def _protocols(files: Any) -> tuple[str, ...]:
     """The names of a file system's kind."""
     found: str | tuple[str, ...] = files.protocol
     return (found,) if isinstance(found, str) else found
+
+
+def _is_half(path: str) -> bool:
+    """Return True for a file that was being written when its writer was killed."""
+    name = path.rpartition("/")[2]
+    return name.startswith(".") and name.endswith(".tmp")
+
+
+def _write(path: Path, content: bytes) -> None:
+    path.write_bytes(content)
+
+
+def _copy(file: Path, to: Path) -> None:
+    shutil.copyfile(file, to)
 
 
 def _stored(entry: Mapping[str, Any]) -> Stored:

@@ -20,6 +20,7 @@ from prefine.run.remote import Remote
 
 FOLDER = "lease"
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
+_PIDS = Path("/proc/self/ns/pid")
 _LOOK_S = 0.5
 _TORN_READS = 10
 
@@ -43,12 +44,16 @@ class StoreLease:
         while True:
             if highest and (holder := _read(remote, highest)) is not None:
                 _wait_until_gone(remote, highest, holder, say)
-            self.number = highest + 1
+            self.number, self._seen_at = highest + 1, _now()
             if remote.create(self._name, self._content()):
                 break
             # Another machine was faster; whether it is alive is looked at in turn.
             highest = max(_highest(remote), self.number)
-        remote.delete(_file(number) for number in _numbers(remote) if number < self.number)
+
+    def forget_earlier(self) -> None:
+        """Delete the leases before this one."""
+        earlier = [number for number in _numbers(self._remote) if number < self.number]
+        self._remote.delete(map(_file, earlier))
 
     def beat(self) -> None:
         """Show that this process is alive.
@@ -61,8 +66,18 @@ class StoreLease:
                 f"{self._remote.url}: another machine has taken this run over, as nothing was "
                 "heard of this one; it goes on there"
             )
-        self._beats += 1
+        self._beats, began = self._beats + 1, _now()
         self._remote.write(self._name, self._content())
+        self._seen_at = began
+
+    def check(self) -> None:
+        """Return if no other machine can have taken over, as the last beat is not long ago.
+
+        Raises:
+            TimeoutError: It is.
+        """
+        if (still_s := _now() - self._seen_at) >= self._still_s:
+            raise TimeoutError(f"the lease on this run was not renewed for {still_s:.1f} s")
 
     def release(self) -> None:
         """Say that this process has ended; the number stays taken."""
@@ -128,10 +143,21 @@ def _has_died_here(holder: dict[str, Any]) -> bool:
     return False
 
 
+def _now() -> float:
+    """Seconds of a clock that goes on while the machine sleeps, where there is one."""
+    if hasattr(time, "CLOCK_BOOTTIME"):
+        return time.clock_gettime(time.CLOCK_BOOTTIME)
+    return time.monotonic()
+
+
 def _machine() -> str:
-    """The name of this machine since it was started; containers have names of their own."""
+    """The name of this machine since it was started, and of what its process numbers are valid in.
+
+    Containers of one machine number their processes apart, even where they share its name.
+    """
     boot = _BOOT.read_text().strip() if _BOOT.is_file() else ""
-    return f"{platform.node()} {boot}"
+    numbers = _PIDS.stat().st_ino if _PIDS.exists() else ""
+    return f"{platform.node()} {boot} {numbers}"
 
 
 def _file(number: int) -> str:
