@@ -288,3 +288,14 @@ def test_the_counts_of_a_lost_task_are_forgotten() -> None:
     ledger.stop()
     assert ledger.beat(8, CallCounts()) is True
     assert ledger.total().usage.cost == 4
+
+
+def test_a_beat_that_comes_after_the_end_counts_nothing() -> None:
+    ledger = Ledger(None, None)
+    some = CallCounts(asked=2, landed=2, usage=Usage(calls=2, cost=3), failures={"unlucky": 1})
+    ledger.beat(7, some)
+    ledger.end(7, None)  # lost; another worker does it again
+    ledger.beat(7, some)
+    ledger.end(7, some)
+    ledger.beat(7, some)
+    assert ledger.total() == some
