@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from own_workers import Dies, OwnWorkers
+from own_workers import Dies, OwnPool, OwnWorkers
 from prefine.calls.counts import CallCounts, Ledger
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker, Batch, Call, Failure
@@ -299,3 +299,19 @@ def test_a_beat_that_comes_after_the_end_counts_nothing() -> None:
     ledger.end(7, some)
     ledger.beat(7, some)
     assert ledger.total() == some
+
+
+def test_an_end_under_way_is_not_hidden_by_what_follows(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(result: Any) -> None:
+        monkeypatch.setattr(OwnPool, "wait", broken)
+        raise LimitError("too many failed")
+
+    def broken(self: OwnPool, timeout_s: float) -> None:
+        raise FileNotFoundError("removed under a worker")
+
+    work = place.work(CallEngine(place.journal, stage="rank"))
+    with pytest.raises(LimitError, match="too many failed") as found:
+        OwnWorkers().run(work, SHARDS, take)
+    assert isinstance(found.value.__cause__, FileNotFoundError)

@@ -138,6 +138,15 @@ class Dispatch:
             PrefineError: The first error of a task, or of what is done with its result.
             BackendError: A task has lost several workers, or no worker can be started.
         """
+        try:
+            return self._run(shards, take)
+        except Exception as error:
+            # What follows from an end that is under way does not hide why it began.
+            if self._error is None or error is self._error:
+                raise
+            raise self._error from error
+
+    def _run(self, shards: Iterable[Any], take: Callable[[Any], None]) -> list[str]:
         tasks = self._tasks(shards)
         for _ in range(self._pool.size):
             self._pool.start()
