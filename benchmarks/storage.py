@@ -21,8 +21,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 
-from command import prefine
 from hub.test_hub import PLANTED, below, on_hub, with_licence
+
+from command import prefine
 from kept_runs import (
     BUCKET,
     answers_at,

@@ -17,8 +17,10 @@ from own_workers import Dies, OwnPool, OwnWorkers
 from prefine.calls.counts import CallCounts, Ledger
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker, Batch, Call, Failure
+from prefine.cli.ending import guarded
 from prefine.config.sections import RunConfig
-from prefine.errors import BackendError, ConfigError, Interrupted, LimitError
+from prefine.errors import BackendError, ConfigError, DataError, Interrupted, LimitError
+from prefine.executors import spreading
 from prefine.executors.protocol import JobOrder, StageWork, Workplace
 from prefine.executors.shared_limits import limits_of_one
 from prefine.executors.worker import Orders, Worker, own_versions
@@ -315,3 +317,20 @@ def test_an_end_under_way_is_not_hidden_by_what_follows(
     with pytest.raises(LimitError, match="too many failed") as found:
         OwnWorkers().run(work, SHARDS, take)
     assert isinstance(found.value.__cause__, FileNotFoundError)
+
+
+def test_parts_that_cannot_be_absorbed_do_not_hide_why_the_stage_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(journal: Journal) -> None:
+        raise LimitError("the disk is full")
+
+    def take(result: Any) -> None:
+        raise DataError("bad rows")
+
+    monkeypatch.setattr(spreading, "absorb_parts", full)
+    work = place.work(CallEngine(place.journal, stage="rank"))
+    assert guarded(lambda: OwnWorkers().run(work, SHARDS, take)) == DataError.exit_code
+    assert capsys.readouterr().err == "prefine: bad rows; then the disk is full\n"
+    with pytest.raises(LimitError, match="the disk is full"):
+        place.spread(SHARDS)
