@@ -21,6 +21,7 @@ from prefine.cli.ending import guarded
 from prefine.config.sections import RunConfig
 from prefine.errors import BackendError, ConfigError, DataError, Interrupted, LimitError
 from prefine.executors import spreading
+from prefine.executors.dispatch import Event, Lost, Ready
 from prefine.executors.protocol import JobOrder, StageWork, Workplace
 from prefine.executors.shared_limits import limits_of_one
 from prefine.executors.worker import Orders, Worker, own_versions
@@ -334,3 +335,28 @@ def test_parts_that_cannot_be_absorbed_do_not_hide_why_the_stage_ended(
     assert capsys.readouterr().err == "prefine: bad rows; then the disk is full\n"
     with pytest.raises(LimitError, match="the disk is full"):
         place.spread(SHARDS)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_idle_workers_may_go_and_ones_that_never_start_may_not(
+    place: Place, monkeypatch: pytest.MonkeyPatch, ready: bool
+) -> None:
+    usual, gone = OwnPool.wait, iter(range(12))
+
+    def wait(pool: OwnPool, timeout_s: float) -> list[Event]:
+        """Lose the first 12 workers: as soon as they are ready, or before."""
+        found: list[Event] = []
+        for event in usual(pool, timeout_s):
+            if isinstance(event, Ready) and next(gone, None) is not None:
+                found += [event] * ready + [Lost(event.worker, "preempted")]
+            else:
+                found.append(event)
+        return found
+
+    monkeypatch.setattr(OwnPool, "wait", wait)
+    if ready:
+        place.spread(SHARDS)
+        assert len(place.results) == 12 and next(gone, None) is None
+    else:
+        with pytest.raises(BackendError, match=r"no worker can be started \(preempted\)"):
+            place.spread(SHARDS)

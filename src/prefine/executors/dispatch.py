@@ -125,7 +125,8 @@ class Dispatch:
         self._done: dict[int, TaskResult] = {}
         self._next = 0
         self._lost = 0
-        self._never_ready = 0
+        self._starting: set[int] = set()
+        self._never_ready = 0  # workers lost so, since one was ready
         self._error: PrefineError | None = None
         self._stop_at = math.inf
         self._beat_at = 0.0
@@ -149,7 +150,7 @@ class Dispatch:
     def _run(self, shards: Iterable[Any], take: Callable[[Any], None]) -> list[str]:
         tasks = self._tasks(shards)
         for _ in range(self._pool.size):
-            self._pool.start()
+            self._starting.add(self._pool.start())
         more = True
         while True:
             self._notice_stop()
@@ -197,6 +198,8 @@ class Dispatch:
     def _note(self, event: Event) -> None:
         match event:
             case Ready(worker, None):
+                self._starting.discard(worker)
+                self._never_ready = 0
                 self._idle.append(worker)
             case Ready(_, error):
                 self._fail(_raised(TaskResult([], 0, (), CallCounts(), error)))
@@ -216,11 +219,12 @@ class Dispatch:
         if worker in self._idle:
             self._idle.remove(worker)
         task = self._busy.pop(worker, None)
-        if task is None:
+        if worker in self._starting:
+            self._starting.discard(worker)
             self._never_ready += 1
             if self._never_ready >= _TRIES * self._pool.size:
                 self._fail(BackendError(f"executor: no worker can be started ({reason})"))
-        else:
+        if task is not None:
             self._lost += 1
             self._tally.end(task.number, None)
             self._again.append(task)
@@ -235,7 +239,7 @@ class Dispatch:
                     )
                 )
         if self._error is None:
-            self._pool.start()
+            self._starting.add(self._pool.start())
 
     def _take(self, take: Callable[[Any], None]) -> None:
         """Hand on the results that are next in order."""
