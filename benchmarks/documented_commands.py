@@ -71,6 +71,12 @@ CHANGES = [
     Change("docs/index.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/questions.md", r"^prefine run my-prompts.yaml", instead=rf"\g<0> {JUDGE}"),
     Change("docs/recipes/server-judge.md", r"^prefine .*\.yaml", instead=rf"\g<0> {JUDGE}"),
+    # The file of completions has eight prompts.
+    Change(
+        "docs/recipes/reward-model.md",
+        r"^prefine .*\.yaml",
+        instead=r"\g<0> --set pair.held_out_prompts=2",
+    ),
     # Fifteen trainings of two minutes.
     Change("docs/sweeps.md", r"^prefine sweep \S+$", instead=rf"\g<0> {SMALL}"),
     Change("docs/rounds.md", r"^prefine run \S+$", instead=rf"\g<0> {SMALL}"),

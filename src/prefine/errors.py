@@ -52,6 +52,19 @@ class Interrupted(PrefineError):
 
 
 @contextmanager
+def noted_on(error: BaseException) -> Iterator[None]:
+    """Let what fails while an error is on its way be a note on that error, and not replace it.
+
+    Args:
+        error: Raised again afterwards.
+    """
+    try:
+        yield
+    except Exception as also:  # noqa: BLE001 - it is told, as a note
+        error.add_note(f"then {also}")
+
+
+@contextmanager
 def at_config_path(where: str, option: str) -> Iterator[None]:
     """Put the config path at fault before the message of an error that is raised inside.
 

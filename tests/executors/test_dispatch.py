@@ -13,12 +13,15 @@ from typing import Any
 
 import pytest
 
-from own_workers import Dies, OwnWorkers
+from own_workers import Dies, OwnPool, OwnWorkers
 from prefine.calls.counts import CallCounts, Ledger
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker, Batch, Call, Failure
+from prefine.cli.ending import guarded
 from prefine.config.sections import RunConfig
-from prefine.errors import BackendError, ConfigError, Interrupted, LimitError
+from prefine.errors import BackendError, ConfigError, DataError, Interrupted, LimitError
+from prefine.executors import spreading
+from prefine.executors.dispatch import Event, Lost, Ready
 from prefine.executors.protocol import JobOrder, StageWork, Workplace
 from prefine.executors.shared_limits import limits_of_one
 from prefine.executors.worker import Orders, Worker, own_versions
@@ -288,3 +291,72 @@ def test_the_counts_of_a_lost_task_are_forgotten() -> None:
     ledger.stop()
     assert ledger.beat(8, CallCounts()) is True
     assert ledger.total().usage.cost == 4
+
+
+def test_a_beat_that_comes_after_the_end_counts_nothing() -> None:
+    ledger = Ledger(None, None)
+    some = CallCounts(asked=2, landed=2, usage=Usage(calls=2, cost=3), failures={"unlucky": 1})
+    ledger.beat(7, some)
+    ledger.end(7, None)  # lost; another worker does it again
+    ledger.beat(7, some)
+    ledger.end(7, some)
+    ledger.beat(7, some)
+    assert ledger.total() == some
+
+
+def test_an_end_under_way_is_not_hidden_by_what_follows(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def take(result: Any) -> None:
+        monkeypatch.setattr(OwnPool, "wait", broken)
+        raise LimitError("too many failed")
+
+    def broken(self: OwnPool, timeout_s: float) -> None:
+        raise FileNotFoundError("removed under a worker")
+
+    work = place.work(CallEngine(place.journal, stage="rank"))
+    with pytest.raises(LimitError, match="too many failed") as found:
+        OwnWorkers().run(work, SHARDS, take)
+    assert isinstance(found.value.__cause__, FileNotFoundError)
+
+
+def test_parts_that_cannot_be_absorbed_do_not_hide_why_the_stage_ended(
+    place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def full(journal: Journal) -> None:
+        raise LimitError("the disk is full")
+
+    def take(result: Any) -> None:
+        raise DataError("bad rows")
+
+    monkeypatch.setattr(spreading, "absorb_parts", full)
+    work = place.work(CallEngine(place.journal, stage="rank"))
+    assert guarded(lambda: OwnWorkers().run(work, SHARDS, take)) == DataError.exit_code
+    assert capsys.readouterr().err == "prefine: bad rows; then the disk is full\n"
+    with pytest.raises(LimitError, match="the disk is full"):
+        place.spread(SHARDS)
+
+
+@pytest.mark.parametrize("ready", [True, False])
+def test_idle_workers_may_go_and_ones_that_never_start_may_not(
+    place: Place, monkeypatch: pytest.MonkeyPatch, ready: bool
+) -> None:
+    usual, gone = OwnPool.wait, iter(range(12))
+
+    def wait(pool: OwnPool, timeout_s: float) -> list[Event]:
+        """Lose the first 12 workers: as soon as they are ready, or before."""
+        found: list[Event] = []
+        for event in usual(pool, timeout_s):
+            if isinstance(event, Ready) and next(gone, None) is not None:
+                found += [event] * ready + [Lost(event.worker, "preempted")]
+            else:
+                found.append(event)
+        return found
+
+    monkeypatch.setattr(OwnPool, "wait", wait)
+    if ready:
+        place.spread(SHARDS)
+        assert len(place.results) == 12 and next(gone, None) is None
+    else:
+        with pytest.raises(BackendError, match=r"no worker can be started \(preempted\)"):
+            place.spread(SHARDS)

@@ -1,6 +1,7 @@
 """Parts of a journal: absorbed once, under a lease, with the counts that one journal would have."""
 
 import fcntl
+import sqlite3
 from contextlib import closing
 from pathlib import Path
 
@@ -50,6 +51,20 @@ def test_a_part_reads_the_journal_and_is_absorbed_by_it(main: Path) -> None:
         assert journal.write(JournalGroup("rank", asked=["e", "f"])) == 1
         assert journal.repeats("rank") == 2
     assert [path.name for path in main.parent.iterdir()] == ["part-00000.sqlite"]
+
+
+def test_a_journal_that_others_read_is_not_taken_for_whole(main: Path) -> None:
+    with closing(Journal(main)) as journal, closing(sqlite3.connect(main)) as other:
+        journal.write(JournalGroup("rank", answers={"a": "1"}))
+        other.execute("BEGIN")
+        assert other.execute("SELECT key FROM answers").fetchall() == [("a",)]
+        journal.write(JournalGroup("rank", answers={"b": "2"}))
+        with pytest.raises(ConfigError, match=r"part-00000.sqlite: another process has been"):
+            journal.settle(wait_s=0.1)
+        other.rollback()
+        journal.settle(wait_s=0.1)
+        with closing(Journal(part_file(main, 1), base=main)) as part:
+            assert part.answers("ab") == {"a": "1", "b": "2"}
 
 
 def test_a_part_counts_once_however_often_its_absorption_is_cut_short(main: Path) -> None:

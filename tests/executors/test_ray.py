@@ -46,6 +46,7 @@ def asked(folder: Path) -> list[tuple[str, int]]:
 
 def test_a_killed_worker_changes_no_byte(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")  # of a cluster that the run does not name
     (tmp_path / "logging_judge.py").write_text(JUDGE)
     (tmp_path / "config.yaml").write_text(CONFIG)
     rows = [

@@ -128,6 +128,28 @@ def test_a_server_that_is_well_and_answers_nothing_is_started_again(tmp_path: Pa
     assert len(notes) == 2
 
 
+def test_a_server_is_not_at_fault_for_a_stall_of_this_process(tmp_path: Path) -> None:
+    patience = Patience(start_s=20, silent_s=1.0, health_every_s=0.1, hang_s=1.0, grace_s=0.3)
+    servers, _ = fleet(tmp_path / "log", patience=patience)
+    (replica,) = servers.replicas
+
+    async def work() -> str:
+        await replica.start()
+        try:
+            with replica.asked():
+                watch = asyncio.create_task(replica.until_down())
+                await asyncio.sleep(0.1)
+                time.sleep(1.5)
+                await asyncio.sleep(0.2)
+                assert not watch.done()
+                return await watch
+        finally:
+            await asyncio.to_thread(replica.stop)
+            await close_connections()
+
+    assert asyncio.run(work()) == "it answered nothing for 1 s (timeout_s)"
+
+
 def test_one_that_dies_always_is_given_up_after_so_many_times(tmp_path: Path) -> None:
     log = tmp_path / "log"
     servers, _ = fleet(log, "--dies-after", "1", max_restarts=2)

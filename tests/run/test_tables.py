@@ -8,7 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from prefine.errors import DataError
+from prefine.errors import DataError, LimitError
 from prefine.records import Completion, DuelRecord, Message, PreferencePair, Prompt, Ranking
 from prefine.run.rows import (
     completion_of,
@@ -19,6 +19,7 @@ from prefine.run.rows import (
     ranking_of,
 )
 from prefine.run.tables import (
+    PartsWritten,
     part_path,
     parts,
     read_part,
@@ -177,3 +178,16 @@ def test_parts_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     assert parts(tmp_path) == [part_path(tmp_path, n) for n in (5, 99_999, 100_000)]
     remove_parts_from(tmp_path, 100_000)
     assert parts(tmp_path) == [part_path(tmp_path, n) for n in (5, 99_999)]
+
+
+@pytest.mark.parametrize(
+    ("error", "left"), [(LimitError("too many failed"), 1), (DataError("a bad row"), 3)]
+)
+def test_a_limit_leaves_the_parts_that_count(tmp_path: Path, error: Exception, left: int) -> None:
+    with pytest.raises(type(error)), PartsWritten(tmp_path) as written:
+        for name in ("part-00000.parquet", "part-00001.parquet", ".part-00002.parquet.tmp"):
+            (tmp_path / name).touch()
+        written.count = 1
+        raise error
+    assert (tmp_path / "part-00000.parquet").exists()
+    assert len(list(tmp_path.iterdir())) == left

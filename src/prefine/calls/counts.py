@@ -59,7 +59,8 @@ class Ledger:
     """The counts of all tasks of a stage, and the limits that hold for them together.
 
     One process has it, and the others call it. A task's counts are those since its beginning,
-    journaled answers included: so a task that was lost is forgotten and counts anew.
+    journaled answers included: so a task that was lost is forgotten and counts anew. The counts of
+    a task that has ended are final: what its worker sent before may arrive after.
 
     Args:
         max_calls: As `CallEngine` has it.
@@ -77,6 +78,7 @@ class Ledger:
         self._max_cost = max_cost
         self._admitted = earlier.asked
         self._ended = earlier
+        self._final: set[int] = set()
         self._running: dict[int, CallCounts] = {}
         self._in_flight: dict[int, int] = {}
         self._stopping = False
@@ -92,7 +94,7 @@ class Ledger:
         self, task: int, counts: CallCounts, batch: int, in_flight: int
     ) -> tuple[float, bool]:
         """The cost of all, and True if the task may send a batch, which then counts as sent."""
-        self._running[task] = counts
+        self._keep(task, counts)
         self._in_flight[task] = in_flight
         total, flying = self.total(), sum(self._in_flight.values())
         assert self._max_cost is not None, "asked without a limit"
@@ -103,7 +105,7 @@ class Ledger:
 
     def beat(self, task: int, counts: CallCounts) -> bool:
         """Keep what a task has counted so far; True if it should stop."""
-        self._running[task] = counts
+        self._keep(task, counts)
         return self._stopping
 
     def end(self, task: int, counts: CallCounts | None) -> None:
@@ -112,6 +114,7 @@ class Ledger:
         self._in_flight.pop(task, None)
         if counts is not None:
             self._ended += counts
+            self._final.add(task)
 
     def total(self) -> CallCounts:
         """The sum over all tasks."""
@@ -120,6 +123,10 @@ class Ledger:
     def stop(self) -> None:
         """Let every task know, at its next beat, that it should stop."""
         self._stopping = True
+
+    def _keep(self, task: int, counts: CallCounts) -> None:
+        if task not in self._final:
+            self._running[task] = counts
 
 
 def fits_cost(spent: float, landed: int, batch: int, in_flight: int, *, limit: float) -> bool:

@@ -36,7 +36,7 @@ def guarded(command: Callable[[], Any]) -> int:
             raise KeyboardInterrupt
         return code if isinstance(code, int) else 0
     except PrefineError as error:
-        complain(str(error))
+        complain("; ".join([str(error), *getattr(error, "__notes__", ())]))
         return error.exit_code
     except (KeyboardInterrupt, typer.Abort):
         complain("interrupted; the same command goes on from here")

@@ -125,7 +125,8 @@ class Dispatch:
         self._done: dict[int, TaskResult] = {}
         self._next = 0
         self._lost = 0
-        self._never_ready = 0
+        self._starting: set[int] = set()
+        self._never_ready = 0  # workers lost so, since one was ready
         self._error: PrefineError | None = None
         self._stop_at = math.inf
         self._beat_at = 0.0
@@ -138,9 +139,18 @@ class Dispatch:
             PrefineError: The first error of a task, or of what is done with its result.
             BackendError: A task has lost several workers, or no worker can be started.
         """
+        try:
+            return self._run(shards, take)
+        except Exception as error:
+            # What follows from an end that is under way does not hide why it began.
+            if self._error is None or error is self._error:
+                raise
+            raise self._error from error
+
+    def _run(self, shards: Iterable[Any], take: Callable[[Any], None]) -> list[str]:
         tasks = self._tasks(shards)
         for _ in range(self._pool.size):
-            self._pool.start()
+            self._starting.add(self._pool.start())
         more = True
         while True:
             self._notice_stop()
@@ -188,6 +198,8 @@ class Dispatch:
     def _note(self, event: Event) -> None:
         match event:
             case Ready(worker, None):
+                self._starting.discard(worker)
+                self._never_ready = 0
                 self._idle.append(worker)
             case Ready(_, error):
                 self._fail(_raised(TaskResult([], 0, (), CallCounts(), error)))
@@ -207,11 +219,12 @@ class Dispatch:
         if worker in self._idle:
             self._idle.remove(worker)
         task = self._busy.pop(worker, None)
-        if task is None:
+        if worker in self._starting:
+            self._starting.discard(worker)
             self._never_ready += 1
             if self._never_ready >= _TRIES * self._pool.size:
                 self._fail(BackendError(f"executor: no worker can be started ({reason})"))
-        else:
+        if task is not None:
             self._lost += 1
             self._tally.end(task.number, None)
             self._again.append(task)
@@ -226,7 +239,7 @@ class Dispatch:
                     )
                 )
         if self._error is None:
-            self._pool.start()
+            self._starting.add(self._pool.start())
 
     def _take(self, take: Callable[[Any], None]) -> None:
         """Hand on the results that are next in order."""

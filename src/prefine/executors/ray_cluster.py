@@ -130,6 +130,7 @@ class RayExecutor:
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
         if self._address is None:
             ray.init(
+                address="local",  # else RAY_ADDRESS names a cluster, or one that runs here is taken
                 num_cpus=max(1, math.ceil(self._local_workers() * self._each.num_cpus)),
                 include_dashboard=False,
                 object_store_memory=_OBJECT_STORE,

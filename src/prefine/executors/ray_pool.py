@@ -1,10 +1,11 @@
 """Workers as actors of Ray: started, handed tasks, and noticed when they are gone."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any, NamedTuple, Self
 
 from prefine.calls.counts import CallCounts, Ledger
-from prefine.errors import BackendError
+from prefine.errors import BackendError, noted_on
 from prefine.executors.dispatch import Event, Finished, Lost, Ready
 from prefine.executors.worker import Orders, ShardTask, Worker
 
@@ -53,9 +54,10 @@ class RayPool:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        for actor in (*self._workers.values(), self._ledger):
-            self._ray.kill(actor, no_restart=True)
+    def __exit__(self, _: object, error: BaseException | None, *__: object) -> None:
+        with nullcontext() if error is None else noted_on(error):
+            for actor in (*self._workers.values(), self._ledger):
+                self._ray.kill(actor, no_restart=True)
 
     def start(self) -> int:
         """Begin to start a worker."""

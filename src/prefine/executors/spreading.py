@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from prefine.atomic import write_text
 from prefine.calls.counts import CallCounts
+from prefine.errors import noted_on
 from prefine.executors.dispatch import Dispatch, Pool, Tally
 from prefine.executors.protocol import StageWork
 from prefine.executors.shared_limits import limits_of_one
@@ -77,10 +78,15 @@ def work_on(
                     shards_per_task=each,
                     first_part=1 if journal is None else next_part(journal),
                 )
-                return dispatch.run(shards, take)
-        finally:
+                notes = dispatch.run(shards, take)
+        except BaseException as error:
             if journal is not None:
-                absorb_parts(journal)
+                with noted_on(error):
+                    absorb_parts(journal)
+            raise
+    if journal is not None:
+        absorb_parts(journal)
+    return notes
 
 
 @contextmanager

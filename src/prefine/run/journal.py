@@ -59,6 +59,7 @@ _NOT_ALLOWED = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
 )
+_BUSY_MS = 5000  # as Python's sqlite3 has it
 _CHUNK = 500  # SQLite's oldest limit on bound variables is 999
 _REMEDY = "Restore it from a backup, or move it away to ask every call again"
 
@@ -243,10 +244,26 @@ class Journal:
             (number,) = self._reader.execute("SELECT MAX(part) FROM absorbed").fetchone()
         return int(number or 0)
 
-    def settle(self) -> None:
-        """Move all that is in the log into the file itself, for readers that know no log."""
+    def settle(self, *, wait_s: float = 30.0) -> None:
+        """Move all that is in the log into the file itself, for readers that know no log.
+
+        Args:
+            wait_s: For others that read it.
+
+        Raises:
+            ConfigError: Another process has read it for longer.
+        """
         with self._sqlite_errors():
-            self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            self._writer.execute(f"PRAGMA busy_timeout={1000 * wait_s:.0f}")
+            checkpoint = self._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+            (busy, _, _) = checkpoint.fetchone()
+            self._writer.execute(f"PRAGMA busy_timeout={_BUSY_MS}")
+        if busy:
+            raise ConfigError(
+                f"{self.path}: another process has been reading the journal for {wait_s:g} s, so "
+                "that workers would not see all of its answers; end it (an open SQLite shell, a "
+                "viewer), and run the same command again"
+            )
 
     def close(self) -> None:
         """Close the file; further calls are errors."""

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from prefine.atomic import write_atomically
-from prefine.errors import DataError
+from prefine.errors import DataError, LimitError
 from prefine.records import SCHEMA_VERSION, Record, content_hash
 
 R = TypeVar("R", bound=Record)
@@ -203,9 +203,10 @@ class TableWriter:
 
 
 class PartsWritten:
-    """Removes parts of an earlier, longer run of tables whose parts others write by their numbers.
+    """Removes parts that are not counted, of tables whose parts others write by their numbers.
 
-    `count` is the number of parts that there are now.
+    They are of an earlier, longer run, or, where a limit ended the stage, of the shard that failed
+    and those after it. `count` is the number of parts that there are now.
 
     Args:
         folders: The tables.
@@ -218,14 +219,11 @@ class PartsWritten:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, failed: object, *_: object) -> None:
-        if failed is None:
-            self.remove_next()
-
-    def remove_next(self) -> None:
-        """Remove all parts that are not counted: of an earlier run, or of a shard that failed."""
-        for folder in self._folders:
-            remove_parts_from(folder, self.count)
+    def __exit__(self, failed: type[BaseException] | None, *_: object) -> None:
+        # Not earlier: by now no other process writes, or is about to rename a file of its own.
+        if failed is None or issubclass(failed, LimitError):
+            for folder in self._folders:
+                remove_parts_from(folder, self.count)
 
 
 def parts(folder: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
 from prefine.config.base import Component
 from prefine.config.sections import RunConfig
-from prefine.errors import ConfigError, DataError, LimitError
+from prefine.errors import ConfigError, DataError
 from prefine.executors.protocol import Workplace
 from prefine.judging.choose import same_family
 from prefine.judging.counts import JudgeCounts
@@ -102,11 +102,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         stage.dropped.update(ranked.dropped)
         stage.failed.update(ranked.failed)
         progress.advance(ranked.dropped.total())
-        try:
-            counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
-        except LimitError:
-            written.remove_next()
-            raise
+        counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
         written.count += 1
 
     options = {"key": [stage.fingerprinted, *fingerprints.values()]}

@@ -9,7 +9,6 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
-from prefine.errors import LimitError
 from prefine.executors.protocol import Workplace
 from prefine.models.capabilities import check_model
 from prefine.models.protocol import Samples
@@ -91,11 +90,7 @@ def _sample(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         produced += sampled.produced
         with_repeats += sampled.with_repeats
         reasoned += sampled.reasoned
-        try:
-            engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
-        except LimitError:
-            written.remove_next()
-            raise
+        engine.check_failures(engine.landed, settings.max_failed_fraction, where="sample")
         written.count += 1
 
     options = {"settings": stage.fingerprinted["sample"]}

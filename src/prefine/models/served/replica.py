@@ -23,6 +23,8 @@ LAST_LINES = "; its last lines:"
 """Stands before the end of a server's output in messages."""
 
 _TICK_S = 0.05
+_STALL_S = 0.5
+"""A tick that takes so long is the fault of this process: no server could be heard meanwhile."""
 _LINES_SHOWN, _LONGEST_LINE = 15, 300
 _HEALTH_TIMEOUT_S = 10.0
 
@@ -107,12 +109,15 @@ class Replica:
 
     async def until_down(self) -> str:
         """Return why the server is of no use any more, once it is."""
-        well_at = looked_at = time.monotonic()
+        now = well_at = looked_at = time.monotonic()
         looking: asyncio.Task[bool] | None = None
         try:
             while True:
                 await asyncio.sleep(_TICK_S)
-                now = time.monotonic()
+                before, now = now, time.monotonic()
+                if now - before > _STALL_S:
+                    well_at += now - before
+                    self._silent_since = min(now, self._silent_since + now - before)
                 if self.has_ended:
                     return f"it ended{self.last_words()}"
                 if looking is None and now - looked_at > self._patience.health_every_s:
