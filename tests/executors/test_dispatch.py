@@ -186,6 +186,33 @@ def test_lost_workers_cost_what_was_in_flight(place: Place, seed: int) -> None:
     assert notes[-1].startswith("2 workers were lost")
 
 
+def test_calls_that_a_lost_worker_never_sent_are_not_counted(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    usual, granted = Ledger.admit, [0]
+
+    def admit(ledger: Ledger, task: int, more: int) -> int:
+        before = usual(ledger, task, more)
+        granted.append(before + more)
+        return before
+
+    monkeypatch.setattr(Ledger, "admit", admit)
+    with dying({7, 31}):
+        place.spread([list(range(20, 60)), list(range(60, 100))], max_calls=1000)
+    # Those in flight were sent, and are counted twice.
+    assert granted[-1] == place.journal.sent() == 80 + place.journal.repeats("rank")
+
+
+def test_unsent_calls_of_a_lost_task_are_taken_back() -> None:
+    ledger = Ledger(10, None)
+    assert [ledger.admit(1, 5), ledger.admit(2, 5)] == [0, 5]
+    ledger.end(1, None)
+    ledger.resume(1, 3)
+    assert [ledger.admit(1, 2), ledger.admit(2, 1)] == [8, 10]
+    ledger.resume(1, 5)
+    assert ledger.admit(2, 1) == 10
+
+
 def test_a_run_goes_on_under_the_other_executor(place: Place) -> None:
     place.locally(SHARDS[:5])
     place.results.clear()
@@ -278,7 +305,7 @@ def test_what_a_host_may_be_asked_is_divided_among_workers() -> None:
 
 def test_the_counts_of_a_lost_task_are_forgotten() -> None:
     ledger = Ledger(5, 10.0, CallCounts(asked=1, landed=1, usage=Usage(calls=1, cost=1)))
-    assert [ledger.admit(2), ledger.admit(2), ledger.admit(1)] == [1, 3, 5]
+    assert [ledger.admit(7, 2), ledger.admit(8, 2), ledger.admit(7, 1)] == [1, 3, 5]
     some = CallCounts(asked=2, landed=2, usage=Usage(calls=2, cost=3))
     assert ledger.beat(7, some) is False
     assert ledger.total().usage.cost == 4

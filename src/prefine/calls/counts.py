@@ -77,17 +77,30 @@ class Ledger:
         self._max_calls = max_calls
         self._max_cost = max_cost
         self._admitted = earlier.asked
+        self._granted: Counter[int] = Counter()
         self._ended = earlier
         self._final: set[int] = set()
         self._running: dict[int, CallCounts] = {}
         self._in_flight: dict[int, int] = {}
         self._stopping = False
 
-    def admit(self, more: int) -> int:
-        """The calls that were granted before; these are granted if they fit."""
+    def resume(self, task: int, sent: int) -> None:
+        """Take back calls that were granted to a task and that a lost worker never sent.
+
+        Args:
+            task: Which one; nobody works on it yet.
+            sent: The calls that it has sent, as its journal has them.
+        """
+        unsent = max(0, self._granted[task] - sent)
+        self._granted[task] -= unsent
+        self._admitted -= unsent
+
+    def admit(self, task: int, more: int) -> int:
+        """The calls that were granted before, to all; these are granted to a task if they fit."""
         before = self._admitted
         if self._max_calls is None or before + more <= self._max_calls:
             self._admitted += more
+            self._granted[task] += more
         return before
 
     def afford(

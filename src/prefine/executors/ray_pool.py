@@ -133,9 +133,13 @@ class RayLedger:
         self._actor = actor
         self._beat: Any = None
 
-    def admit(self, more: int) -> int:
+    def resume(self, task: int, sent: int) -> None:
+        """As `Ledger.resume`; calls of one caller arrive in order."""
+        self._actor.resume.remote(task, sent)
+
+    def admit(self, task: int, more: int) -> int:
         """As `Ledger.admit`."""
-        return int(_ray().get(self._actor.admit.remote(more)))
+        return int(_ray().get(self._actor.admit.remote(task, more)))
 
     def afford(
         self, task: int, counts: CallCounts, batch: int, in_flight: int

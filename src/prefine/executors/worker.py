@@ -26,10 +26,20 @@ from prefine.run.journal_parts import leased, part_file
 class LedgerClient(Protocol):
     """The stage's `Ledger`, as a worker calls it from its own process."""
 
-    def admit(self, more: int) -> int:
+    def resume(self, task: int, sent: int) -> None:
+        """As `Ledger.resume`.
+
+        Args:
+            task: Which one.
+            sent: Calls that its earlier workers have sent.
+        """
+        ...
+
+    def admit(self, task: int, more: int) -> int:
         """As `Ledger.admit`.
 
         Args:
+            task: Who asks.
             more: How many calls.
         """
         ...
@@ -155,6 +165,8 @@ class Worker:
         try:
             with leased(part), closing(Journal(part, base=orders.journal)) as journal:
                 journal.note_stage(orders.stage)
+                if orders.max_calls is not None:
+                    self._ledger.resume(task.number, journal.sent())
                 engine = self._engine(journal, task.number)
                 place = Workplace(engine, advance, lambda: self._stopping)
                 return _tried(
@@ -216,7 +228,7 @@ class _Shared:
         self._ledger, self._task = ledger, task
 
     def admit(self, more: int) -> int:
-        return self._ledger.admit(more)
+        return self._ledger.admit(self._task, more)
 
     def afford(self, counts: CallCounts, batch: int, in_flight: int) -> tuple[float, bool]:
         return self._ledger.afford(self._task, counts, batch, in_flight)

@@ -212,6 +212,15 @@ class Journal:
             (number,) = self._reader.execute("SELECT COUNT(*) FROM answers").fetchone()
         return int(number)
 
+    def sent(self) -> int:
+        """The calls that were noted as asked in this file, each as often as it was."""
+        with self._sqlite_errors():
+            (number,) = self._reader.execute(
+                "SELECT (SELECT COUNT(*) FROM asked) + (SELECT COUNT(*) FROM failed) + "
+                "(SELECT COALESCE(SUM(calls), 0) FROM repeats)"
+            ).fetchone()
+        return int(number)
+
     def note_stage(self, stage: str) -> None:
         """Note the stage whose calls this part has, for the count of repeated ones."""
         with self._transaction():
