@@ -66,7 +66,7 @@ def test_a_killed_worker_changes_no_byte(tmp_path: Path, monkeypatch: pytest.Mon
     assert before
 
     ray = ("--set", "executor={name: ray, workers: 2, num_cpus: 0.5}", "--run-dir", "spread")
-    process = start("rank", "config.yaml", *ray, "--set", "rank.max_calls=null")
+    process = start("rank", "config.yaml", *ray, "--set", "rank.max_calls=100000")
     until = time.monotonic() + 100
     while len(asked(tmp_path)) < len(before) + 200:
         assert process.poll() is None and time.monotonic() < until, "the moment never came"
