@@ -272,6 +272,8 @@ def test_a_run_at_work_is_shown_as_far_as_it_is(runs: Path, tmp_path: Path) -> N
         for file in files:
             copy = shutil.copytree if (runs / "one" / file).is_dir() else shutil.copy
             copy(runs / "one" / file, live / file)
+        # The pictures of training come while the page is open, so it has their place before.
+        assert 'id="training" data-live' in asked.get(f"/run/{asked.key()}").text
         # Another half row of a log, as it is being written.
         if (live / "train_log.jsonl").exists():
             with (live / "train_log.jsonl").open("a") as log:
@@ -281,12 +283,15 @@ def test_a_run_at_work_is_shown_as_far_as_it_is(runs: Path, tmp_path: Path) -> N
         assert "12 prompts" in listed.text
         assert read(asked, listed.links(data_row="")[0]).text.count("answers") >= 1
         begun[name] = stages[name]
-    # Nothing was written for a while: it has stopped.
-    old = time.time() - 60
     begun["train"] = stages["train"] | {"complete": False}
     (live / "manifest.json").write_text(json.dumps(manifest | {"stages": begun}))
-    os.utime(live / "manifest.json", (old, old))
-    assert "working:" not in asked.get("/").text
+    os.utime(live / "manifest.json", (0, 0))
+    # Training writes its logs alone, some of them seldom.
+    for age, working in ((600, False), (100, True), (600, False)):
+        then = time.time() - age
+        for name in ("train_log.jsonl", "eval_log.jsonl"):
+            os.utime(live / name, (then, then))
+        assert ("working:" in asked.get("/").text) == working
 
 
 def test_a_damaged_run_is_said_beside_the_others(runs: Path, tmp_path: Path) -> None:
