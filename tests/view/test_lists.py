@@ -1,10 +1,12 @@
 """Filters, orders and searches against the tables themselves, read with Python."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from prefine.errors import ConfigError
@@ -12,6 +14,7 @@ from prefine.records import Completion, Judgment, Prompt
 from prefine.run.view import RunView
 from prefine.view import places
 from prefine.view.index import PromptIndex
+from prefine.view.loading import FACTS
 from prefine.view.places import find_places
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Searches
@@ -206,6 +209,51 @@ def test_a_damaged_part_is_said_and_the_others_are_shown(tmp_path: Path, run: Pa
     (problem,) = state.problems
     assert problem.startswith(f"{tmp_path / 'judgments'}: ")
     assert len(every(Searches(index), PromptQuery())) == 600
+
+
+@pytest.mark.parametrize(
+    "line", ["[1]", '"text"', '{"prompt_id": "a", "prompt": 3, "before": "b", "after": "c"}']
+)
+def test_a_line_of_another_shape_is_said_once(tmp_path: Path, run: Path, line: str) -> None:
+    (tmp_path / "completions").mkdir()
+    part = sorted((run / "completions").iterdir())[0]
+    (tmp_path / "completions" / part.name).write_bytes(part.read_bytes())
+    write_outcomes(tmp_path, [])
+    (tmp_path / "evaluation" / "outcomes.jsonl").write_text(line + "\n")
+    (tmp_path / "heldout_tokens").mkdir()
+    (tmp_path / "heldout_tokens" / part.name).write_bytes(part.read_bytes())
+    index = PromptIndex([(0, tmp_path)])
+    deadline = time.monotonic() + 20
+    while not (state := index.look()).whole:
+        assert time.monotonic() < deadline
+    assert [problem.split(": ")[0] for problem in sorted(state.problems)] == [
+        str(tmp_path / "evaluation" / "outcomes.jsonl"),
+        str(tmp_path / "heldout_tokens"),
+    ]
+    assert len(every(Searches(index), PromptQuery())) == 256
+
+
+def test_facts_that_cannot_be_made_are_said_and_tried_again(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = PromptIndex([(0, run)])
+    rows = index.database.rows
+
+    def full(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        if statement == FACTS:
+            raise duckdb.OutOfMemoryException("no room")
+        return rows(statement, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index.database, "rows", full)
+        while not (state := index.look()).problems:
+            pass
+        assert state.problems == (f"{run}: no room",)
+        assert not state.whole
+    while not (state := index.look()).whole:
+        pass
+    assert state.problems == ()
+    assert len(every(Searches(index), PromptQuery(use="trained"))) == 600
 
 
 def test_gold_decides_and_its_parts_are_constraints(tmp_path: Path) -> None:
