@@ -304,6 +304,26 @@ def test_a_damaged_run_is_said_beside_the_others(runs: Path, tmp_path: Path) -> 
     assert "damaged" in read(asked, f"/run/{asked.key('bad')}", 400).text
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("metrics.json", "{torn", "metrics.json: damaged"),
+        ("metrics.json", '"\udcff"', "metrics.json: damaged"),
+        ("train_log.jsonl", '{"step": 1}\n{torn\n', "train_log.jsonl, line 2: damaged"),
+        ("train_log.jsonl", "[1]\n", "train_log.jsonl, line 1: damaged (no object)"),
+    ],
+)
+def test_a_torn_file_of_one_run_is_named_and_takes_no_page_down(
+    runs: Path, tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    for run in ("a", "b"):
+        shutil.copytree(runs / "one", tmp_path / run)
+    (tmp_path / "a" / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    asked = Asked(tmp_path)
+    assert (said in read(asked, "/").text) == (name == "metrics.json")
+    assert said in read(asked, f"/run/{asked.key('a')}", 400).text
+
+
 def hostile_run(folder: Path, config: Path) -> None:
     """A run whose every text is hostile: prompts, answers, verdicts, sources, reasons, settings."""
     groups, judged, ranked, paired = [], [], [], []
