@@ -302,6 +302,9 @@ def test_a_damaged_run_is_said_beside_the_others(runs: Path, tmp_path: Path) -> 
     page = read(asked, "/")
     assert "damaged" in page.text and "win rate" in page.text
     assert "damaged" in read(asked, f"/run/{asked.key('bad')}", 400).text
+    # The one after it in the folder is shown, without what differs from it.
+    (tmp_path / "bad" / "config.json").write_text("{torn")
+    assert "win rate" in read(asked, f"/run/{asked.key('good')}").text
 
 
 @pytest.mark.parametrize(

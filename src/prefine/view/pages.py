@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, PrefineError
 from prefine.report import outcome
 from prefine.report.text import plural
 from prefine.rounds.page import pictures as rounds_pictures
@@ -107,6 +107,11 @@ def _one_run(viewer: Viewer, place: RunPlace, found: Runs) -> Values:
     open_run = viewer.open(place, found)
     state = open_run.look()
     before = _neighbour(place, found)
+    try:
+        changes = list(setting_changes(before.path, place.path)) if before else []
+    except (PrefineError, OSError):
+        # The run before it is damaged, which its own page says.
+        before, changes = None, []
     return {
         "data": data,
         "outcome": outcome,
@@ -126,7 +131,7 @@ def _one_run(viewer: Viewer, place: RunPlace, found: Runs) -> Values:
         "failures": failure_reasons(open_run.index),
         "reading": state,
         "neighbour": before,
-        "changes": list(setting_changes(before.path, place.path)) if before else [],
+        "changes": changes,
     }
 
 
