@@ -314,15 +314,24 @@ def test_runs_are_found_below_a_folder_and_links_are_not_followed(
     for name in ("walk", ".hidden"):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "config.json").write_text("{}")
+    # Runs may have the names of folders of a run; a model beside them is none, nor is there any
+    # in what was a run.
+    for name in ("evaluation/journal", "z/model", "model", "lost/model", "lost/checkpoints/1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    for name in ("z/model", "lost"):
+        (tmp_path / name / "manifest.json").write_text("{}")
     (tmp_path / "b" / "circle").symlink_to(tmp_path)
     found = find_places([tmp_path, tmp_path / "a"])
     assert [(one.name, one.kind, [part.name for part in one.parts]) for one in found] == [
         ("a", "run", []),
         ("b/c", "run", []),
+        ("evaluation/journal", "run", []),
         ("sweep", "sweep", ["sweep/trial-x"]),
         ("walk", "rounds", ["walk/round-01", "walk/round-02"]),
+        ("z/model", "run", []),
     ]
-    assert [folder[0] for folder in found[-1].folders] == [1, 2]
+    assert [folder[0] for folder in found[-2].folders] == [1, 2]
     monkeypatch.setattr(places, "_MOST_FOLDERS", 3)
     with pytest.raises(ConfigError, match="more than 3 folders here"):
         find_places([tmp_path])
