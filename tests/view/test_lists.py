@@ -10,7 +10,17 @@ import duckdb
 import pytest
 
 from prefine.errors import ConfigError
-from prefine.records import Completion, Judgment, Prompt
+from prefine.records import (
+    Completion,
+    Judgment,
+    LabelledCompletion,
+    Message,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+)
+from prefine.run.rows import label_row, list_row, pair_row
+from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from prefine.view import places
 from prefine.view.index import PromptIndex
@@ -20,6 +30,17 @@ from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Searches
 from view_place import small_run, view_run
 
+ASKED = Prompt.make((Message(role="user", content="What is asked"),))
+GOOD, BAD = (
+    Completion(
+        id=text,
+        prompt_id=ASKED.id,
+        sample_index=index,
+        message=Message(role="assistant", content=text),
+        model="m",
+    )
+    for index, text in enumerate(("a good one", "a bad one"))
+)
 Groups = list[tuple[Prompt, list[Completion]]]
 
 
@@ -254,6 +275,30 @@ def test_facts_that_cannot_be_made_are_said_and_tried_again(
         pass
     assert state.problems == ()
     assert len(every(Searches(index), PromptQuery(use="trained"))) == 600
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("pairs", pair_row(PreferencePair(prompt=ASKED, chosen=GOOD, rejected=BAD))),
+        ("lists", list_row(PreferenceList(prompt=ASKED, completions=(GOOD, BAD), scores=(2, 1)))),
+        ("labels", label_row(LabelledCompletion(prompt=ASKED, completion=GOOD, desirable=True))),
+    ],
+)
+def test_search_in_a_run_that_begins_with_items(
+    tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
+    (tmp_path / name).mkdir()
+    write_part(part_path(tmp_path / name, 0), name, [row], key="key")
+    searches = read(tmp_path)
+    for word, scope, there in (
+        ("GOOD one", "answers", True),
+        ("good one", "prompts", False),
+        ("what is asked", "prompts", True),
+        ("what is asked", "texts", True),
+        ("what is asked", "answers", False),
+    ):
+        assert every(searches, PromptQuery(q=word, scope=scope)) == [ASKED.id] * there
 
 
 def test_gold_decides_and_its_parts_are_constraints(tmp_path: Path) -> None:

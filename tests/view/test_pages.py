@@ -21,8 +21,9 @@ from prefine.records import (
     Ranking,
     Score,
 )
-from prefine.run.rows import completion_rows, judgment_row, pair_row
+from prefine.run.rows import bridged_row, completion_rows, judgment_row, pair_row
 from prefine.run.tables import part_path, write_part
+from prefine.run.view import RunView
 from run_place import GONE, OK, Place, jsonl
 from view_place import Asked, Tags
 
@@ -158,6 +159,33 @@ def test_a_sampled_prompt_shows_answers_duels_and_the_pair(asked: Asked) -> None
     for words in ("3 answers", "chosen over", "selector best_vs_random", "comparisons", "best"):
         assert words in page.text
     assert any(values.get("class", "") == "duels" for tag, values in page.tags if tag == "svg")
+
+
+def test_pairs_are_shown_and_found_as_they_were_bridged(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "one", run)
+    pair, *rest = RunView(run).pairs()
+    chosen = Completion(
+        id="rewritten",
+        prompt_id=pair.prompt.id,
+        sample_index=0,
+        message=Message(role="assistant", content="a rewritten answer"),
+        model="m",
+    )
+    bridged = pair.model_copy(update={"chosen": chosen, "bridged_from": pair.chosen})
+    rows = [bridged_row(bridged, "bridged"), *(bridged_row(one, "share") for one in rest)]
+    (run / "bridged_pairs").mkdir()
+    write_part(part_path(run / "bridged_pairs", 0), "bridged_pairs", rows, key="key")
+    asked = Asked(tmp_path)
+    base = f"/run/{asked.key('run')}/prompts"
+    for scope in ("texts", "answers"):
+        (link,) = read(asked, f"{base}?q=rewritten&scope={scope}").links(data_row="")
+    page = read(asked, link)
+    assert page.text.count("chosen over") == 1
+    assert "a rewritten answer" in page.text
+    assert "Chosen before" in page.text
+    assert "held-out" not in page.text
+    assert f"{len(rest) + 1} prompts" in read(asked, f"{base}?use=trained").text
 
 
 def test_an_evaluated_prompt_shows_before_and_after(asked: Asked) -> None:

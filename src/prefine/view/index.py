@@ -19,6 +19,7 @@ from prefine.records import SCHEMA_VERSION
 from prefine.report.data import OUTCOMES
 from prefine.run.tables import existing_parts
 from prefine.run.view import TOKEN_LOGPS, RunView
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.view.database import Database
 from prefine.view.loading import EVALUATED, FACTS, KEPT, LOADS, PLACES, TABLES
 
@@ -208,7 +209,10 @@ class PromptIndex:
 
     def _files(self) -> Iterator[tuple[Unit, Signature]]:
         for number, path in self.folders:
+            not_shown = _not_shown(path)
             for load in LOADS:
+                if load.folder == not_shown:
+                    continue
                 parts = existing_parts(path / load.folder)
                 size = len(parts) if load.whole else _AT_ONCE
                 for start in range(0, len(parts), size or 1):
@@ -377,6 +381,12 @@ def _contest(row: dict[str, Any], place: int, start: int) -> dict[str, Any]:
         "constraints": sorted(golds[1] or ()),
         "start": start,
     }
+
+
+def _not_shown(folder: Path) -> str:
+    """The table of pairs that are not trained on: those before bridging, once all are bridged."""
+    before, after = (len(existing_parts(folder / name)) for name in ("pairs", BRIDGED_PAIRS))
+    return "pairs" if after and after >= before else BRIDGED_PAIRS
 
 
 def _signature(paths: Sequence[Path]) -> Signature:

@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.stages.subsets import PLACE
 
 _SHOWN = 300
@@ -132,6 +133,7 @@ LOADS = (
     TableLoad("judgments", "judged", (_JUDGMENTS,)),
     TableLoad("rankings", "ranked", (_RANKINGS,)),
     TableLoad("pairs", "preferred", (_PAIRS, _OF_ITEMS)),
+    TableLoad(BRIDGED_PAIRS, "preferred", (_PAIRS, _OF_ITEMS)),
     TableLoad("lists", "preferred", (_LISTS, _OF_ITEMS)),
     TableLoad("labels", "preferred", (_LABELS, _OF_ITEMS)),
     TableLoad("heldout_pairs", "preferred", (_PAIRS, _OF_ITEMS), "held-out"),

@@ -21,6 +21,7 @@ from prefine.report.data import OUTCOMES, AnswerExample
 from prefine.run.rows import completion_of, judgment_of, label_of, list_of, pair_of, ranking_of
 from prefine.run.tables import parse
 from prefine.run.view import RunView
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.view.duels import ranked
 from prefine.view.index import PromptIndex
 
@@ -93,7 +94,7 @@ def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead |
     said = [judgment_of(row) for row in rows("judgments")]
     rankings = [ranking_of(row) for row in rows("rankings")]
     ranking = rankings[0] if rankings else None
-    pairs = _items(rows, "pairs", pair_of)
+    pairs = _items(rows, "pairs", pair_of, BRIDGED_PAIRS)
     lists = _items(rows, "lists", list_of)
     labels = _items(rows, "labels", label_of)
     contest, evaluated = _contest(rows, found[0], folders[0])
@@ -120,9 +121,10 @@ def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead |
     )
 
 
-def _items(rows: Any, name: str, of: Any) -> tuple[tuple[str, Any], ...]:
+def _items(rows: Any, name: str, of: Any, *others: str) -> tuple[tuple[str, Any], ...]:
     """The items of a prompt, each with the table that it stands in."""
-    return tuple((table, of(row)) for table in (name, f"heldout_{name}") for row in rows(table))
+    tables = (name, *others, f"heldout_{name}")
+    return tuple((table, of(row)) for table in tables for row in rows(table))
 
 
 def _of_items(

@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.view.index import PromptIndex
 from prefine.view.query import PromptQuery
 
@@ -29,7 +30,7 @@ SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE sample_index = 0 AND c
 _IN_VERDICTS = (
     "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(raw_text), $q)"
 )
-_ITEM = "array_to_string(list_transform({}, m -> m.content), chr(10))"
+_ITEM = "array_to_string([m.content for m in {}], chr(10))"
 _IN_ITEM_PROMPTS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
 WHERE contains(lower({_ITEM.format("prompt")}), $q)
@@ -41,7 +42,7 @@ WHERE contains(lower({_ITEM.format("chosen")}), $q)
 """
 _IN_LISTS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE list_bool_or(list_transform(completions, c -> contains(lower({_ITEM.format("c")}), $q)))
+WHERE list_bool_or([contains(lower({_ITEM.format("c")}), $q) for c in completions])
 """
 _IN_LABELS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
@@ -50,7 +51,7 @@ WHERE contains(lower({_ITEM.format("completion")}), $q)
 
 _JUDGED = ("judgments", "evaluation/judgments")
 _ANSWERED = ("completions", "evaluation/trained", "evaluation/baseline")
-_ITEMS = {"pairs": _IN_PAIRS, "lists": _IN_LISTS, "labels": _IN_LABELS}
+_ITEMS = {"pairs": _IN_PAIRS, BRIDGED_PAIRS: _IN_PAIRS, "lists": _IN_LISTS, "labels": _IN_LABELS}
 
 
 _PATIENCE_S = 0.2
@@ -268,7 +269,11 @@ class Searches:
                 answers = () if query.scope == "prompts" else (of_items,)
                 prompts = () if query.scope == "answers" else (_IN_ITEM_PROMPTS,)
                 items |= dict.fromkeys((name, f"heldout_{name}"), answers + prompts)
-        mixed = bool(without) and bool(self.index.files("completions", rounds))
+        bridged = bool(self.index.files(BRIDGED_PAIRS, rounds))
+        if bridged and query.scope != "prompts":
+            # Answers that no other table has.
+            items.setdefault(BRIDGED_PAIRS, (_IN_PAIRS,))
+        mixed = (bool(without) or bridged) and bool(self.index.files("completions", rounds))
         return self._files(tables | items, rounds), not mixed
 
     def _files(
