@@ -21,7 +21,13 @@ from prefine.records import (
     Ranking,
     Score,
 )
-from prefine.run.rows import bridged_row, completion_rows, judgment_row, pair_row
+from prefine.run.rows import (
+    bridged_row,
+    completion_rows,
+    joint_judgment_row,
+    judgment_row,
+    pair_row,
+)
 from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from run_place import GONE, OK, Place, jsonl
@@ -186,6 +192,30 @@ def test_pairs_are_shown_and_found_as_they_were_bridged(runs: Path, tmp_path: Pa
     assert "Chosen before" in page.text
     assert "held-out" not in page.text
     assert f"{len(rest) + 1} prompts" in read(asked, f"{base}?use=trained").text
+
+
+def test_comparisons_across_prompts_are_counted_and_shown(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "one", run)
+    (prompt, (mine, *_)), (other, (theirs, *_)), *_ = RunView(run).completions()
+    theirs = theirs.model_copy(update={"message": Message(role="assistant", content="far away")})
+    pair = PreferencePair(prompt=prompt, chosen=mine, rejected=theirs, rejected_prompt=other)
+    met = Comparison(
+        prompt_id=prompt.id, first=mine.id, second=theirs.id, second_prompt_id=other.id
+    )
+    said = Judgment(comparison=met, judge="j", error="no verdict in it", raw_text="cannot say")
+    (run / "joint_judgments").mkdir()
+    for name, row in (("joint_judgments", joint_judgment_row(said)), ("pairs", pair_row(pair))):
+        write_part(part_path(run / name, 0), name, [row], key="key")
+    asked = Asked(tmp_path)
+    base = f"/run/{asked.key('run')}"
+    assert "no verdict in it" in read(asked, base).text
+    (link,) = read(asked, f"{base}/prompts?failed=1").links(data_row="")
+    page = read(asked, link)
+    for words in ("1 comparison with answers to other prompts", "cannot say", "1 failed"):
+        assert words in page.text
+    for words in ("an answer from elsewhere", "one to another prompt", other.text, "far away"):
+        assert words in page.text
 
 
 def test_an_evaluated_prompt_shows_before_and_after(asked: Asked) -> None:

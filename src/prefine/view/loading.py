@@ -2,6 +2,7 @@
 
 from typing import NamedTuple
 
+from prefine.run.view import JOINT_JUDGMENTS
 from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.stages.subsets import PLACE
 
@@ -131,6 +132,7 @@ class TableLoad(NamedTuple):
 LOADS = (
     TableLoad("completions", "asked", (_ANSWERS,)),
     TableLoad("judgments", "judged", (_JUDGMENTS,)),
+    TableLoad(JOINT_JUDGMENTS, "judged", (_JUDGMENTS,)),
     TableLoad("rankings", "ranked", (_RANKINGS,)),
     TableLoad("pairs", "preferred", (_PAIRS, _OF_ITEMS)),
     TableLoad(BRIDGED_PAIRS, "preferred", (_PAIRS, _OF_ITEMS)),
@@ -143,6 +145,8 @@ LOADS = (
     TableLoad("evaluation/baseline", "asked", (_ANSWERS,), "evaluated"),
     TableLoad("evaluation/judgments", "judged", (_JUDGMENTS,), "evaluated", whole=True),
 )
+JUDGED = tuple(load.folder for load in LOADS if load.kept == "judged")
+"""The tables of verdicts."""
 
 _OUTCOME = "CASE WHEN gain > 0 THEN 'won' WHEN gain < 0 THEN 'lost' WHEN gain = 0 THEN 'tied' END"
 FACTS = f"""

@@ -23,6 +23,7 @@ from prefine.run.view import RunView
 from prefine.stages.report import report_data
 from prefine.sweep.results import SweepResult, with_interval
 from prefine.view.index import PromptIndex
+from prefine.view.loading import JUDGED
 from prefine.view.places import RunPlace
 
 SWEEP_RESULT = "sweep.json"
@@ -286,7 +287,7 @@ def failure_reasons(index: PromptIndex) -> list[FailureReason]:
     """The most frequent reasons for which verdicts failed."""
     found: list[FailureReason] = []
     for number, _ in index.folders:
-        files = index.files("judgments", [number]) + index.files("evaluation/judgments", [number])
+        files = [file for table in JUDGED for file in index.files(table, [number])]
         if not files:
             continue
         rows = index.database.rows(

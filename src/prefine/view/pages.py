@@ -213,6 +213,7 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         )
         if one.judgments
         else [],
+        "across": rows(one.across, names=one.names_across) if one.across else [],
         "apart": changed(contest.before, contest.after) if contest else None,
         "verdicts": rows(contest.judgments, names=contest.names)
         if contest and contest.judgments

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 
 from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.view.index import PromptIndex
+from prefine.view.loading import JUDGED
 from prefine.view.query import PromptQuery
 
 PAGE = 50
@@ -49,7 +50,6 @@ SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
 WHERE contains(lower({_ITEM.format("completion")}), $q)
 """
 
-_JUDGED = ("judgments", "evaluation/judgments")
 _ANSWERED = ("completions", "evaluation/trained", "evaluation/baseline")
 _ITEMS = {"pairs": _IN_PAIRS, BRIDGED_PAIRS: _IN_PAIRS, "lists": _IN_LISTS, "labels": _IN_LABELS}
 
@@ -255,7 +255,7 @@ class Searches:
         """The files to search, and True if they are in the order of the prompts."""
         rounds = None if query.round is None else [query.round]
         if query.scope == "judge":
-            tables: dict[str, tuple[str, ...]] = dict.fromkeys(_JUDGED, (_IN_VERDICTS,))
+            tables: dict[str, tuple[str, ...]] = dict.fromkeys(JUDGED, (_IN_VERDICTS,))
             return self._files(tables, rounds), False
         answers = () if query.scope == "prompts" else (_IN_ANSWERS,)
         prompts = () if query.scope == "answers" else (_IN_PROMPTS,)
