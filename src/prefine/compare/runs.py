@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefine.errors import ConfigError, DataError
+from prefine.errors import ConfigError
 from prefine.records import Manifest
 from prefine.report.data import OUTCOMES, AnswerExample
 from prefine.run.config_changes import fingerprinted, with_new_defaults
