@@ -22,7 +22,7 @@ from prefine.view.choices import choices
 from prefine.view.compared import compared
 from prefine.view.duels import graph, ranked, rows
 from prefine.view.heat import heat
-from prefine.view.markdown import rendered
+from prefine.view.markdown import PageTexts
 from prefine.view.notes import LONGEST, ReaderNote
 from prefine.view.overview import (
     failure_reasons,
@@ -196,7 +196,7 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         "one": one,
         "facts": one.facts,
         "raw": raw,
-        "rendered": rendered,
+        "rendered": PageTexts().rendered,
         "list_link": f"/run/{place.key}/prompts{suffix}",
         "previous": link(beside.before),
         "next": link(beside.after),
