@@ -19,7 +19,7 @@ from prefine.records import (
     PreferencePair,
     Prompt,
 )
-from prefine.run.rows import label_row, list_row, pair_row
+from prefine.run.rows import completion_rows, label_row, list_row, pair_row
 from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from prefine.view import places
@@ -299,6 +299,31 @@ def test_search_in_a_run_that_begins_with_items(
         ("what is asked", "answers", False),
     ):
         assert every(searches, PromptQuery(q=word, scope=scope)) == [ASKED.id] * there
+
+
+def test_no_prompt_is_missed_by_a_search(tmp_path: Path) -> None:
+    # The first answer of one prompt was lost; another prompt is known from its contest alone.
+    groups = [
+        (ASKED, [GOOD, BAD]),
+        *(
+            (prompt, [BAD.model_copy(update={"id": text, "prompt_id": prompt.id})])
+            for text in ("What of ΟΔΟΣ", "Other")
+            for prompt in (Prompt.make((Message(role="user", content=text),)),)
+        ),
+    ]
+    (tmp_path / "completions").mkdir()
+    rows = completion_rows(groups)
+    write_part(part_path(tmp_path / "completions", 0), "completions", rows, key="key")
+    contest = {"prompt_id": "seen", "before": "b", "after": "a", "p_after": 1.0}
+    write_outcomes(tmp_path, [contest | {"prompt": "WHAT was seen"}])
+    searches = read(tmp_path)
+    first, second, _ = (prompt.id for prompt, _ in groups)
+    assert every(searches, PromptQuery(q="what")) == [first, second, "seen"]
+    assert every(searches, PromptQuery(q="what", scope="prompts")) == [first, second, "seen"]
+    assert every(searches, PromptQuery(q="what", scope="answers")) == []
+    # One way of making letters small for both: the last sigma of a word is not another letter.
+    for word in ("ΟΔΟΣ", "οδοσ"):
+        assert every(searches, PromptQuery(q=word)) == [second]
 
 
 def test_gold_decides_and_its_parts_are_constraints(tmp_path: Path) -> None:

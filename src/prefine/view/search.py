@@ -23,31 +23,38 @@ _KEPT_SEARCHES, _KEPT_LISTS = 8, 3
 _MOST_CHUNKS = 8
 """Chunks that are searched together at most; one at first, for the first hits."""
 
-_IN_ANSWERS = "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(text), $q)"
+_IN_ANSWERS = (
+    "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(text), lower($q))"
+)
 _IN_PROMPTS = """
-SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE sample_index = 0 AND contains(lower(
-    array_to_string(json_extract_string(prompt, '$.messages[*].content'), chr(10))), $q)
+SELECT DISTINCT prompt_id FROM read_parquet($files) LEFT JOIN (
+    SELECT DISTINCT prompt_id, true AS has_first FROM read_parquet($files) WHERE sample_index = 0
+) USING (prompt_id)
+WHERE CASE WHEN sample_index = 0 OR has_first IS NULL THEN contains(lower(
+    array_to_string(json_extract_string(prompt, '$.messages[*].content'), chr(10))), lower($q)) END
 """
+"""Every answer has its prompt, so of each prompt the first one is read, if it was not lost."""
+_IN_CONTESTS = "SELECT round, prompt_id FROM contested WHERE contains(lower(shown), lower($q))"
 _IN_VERDICTS = (
-    "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(raw_text), $q)"
+    "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(raw_text), lower($q))"
 )
 _ITEM = "array_to_string([m.content for m in {}], chr(10))"
 _IN_ITEM_PROMPTS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE contains(lower({_ITEM.format("prompt")}), $q)
+WHERE contains(lower({_ITEM.format("prompt")}), lower($q))
 """
 _IN_PAIRS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE contains(lower({_ITEM.format("chosen")}), $q)
-    OR contains(lower({_ITEM.format("rejected")}), $q)
+WHERE contains(lower({_ITEM.format("chosen")}), lower($q))
+    OR contains(lower({_ITEM.format("rejected")}), lower($q))
 """
 _IN_LISTS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE list_bool_or([contains(lower({_ITEM.format("c")}), $q) for c in completions])
+WHERE list_bool_or([contains(lower({_ITEM.format("c")}), lower($q)) for c in completions])
 """
 _IN_LABELS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE contains(lower({_ITEM.format("completion")}), $q)
+WHERE contains(lower({_ITEM.format("completion")}), lower($q))
 """
 
 _ANSWERED = ("completions", "evaluation/trained", "evaluation/baseline")
@@ -230,8 +237,14 @@ class Searches:
 
     def _search(self, query: PromptQuery) -> _WordSearch:
         with self._lock:
-            name = (query.q.lower(), query.scope, self.index.version)
-            found = self._searches.setdefault(name, _WordSearch())
+            name = (query.q, query.scope, self.index.version)
+            if name not in self._searches:
+                self._searches[name] = _WordSearch()
+                if query.scope not in ("answers", "judge"):
+                    # Prompts that no other table may have.
+                    in_contests: Any = self.index.database.rows(_IN_CONTESTS, {"q": query.q})
+                    self._searches[name].hits.update(in_contests)
+            found = self._searches[name]
             self._searches.move_to_end(name)
             while len(self._searches) > _KEPT_SEARCHES:
                 self._searches.popitem(last=False)
@@ -245,7 +258,7 @@ class Searches:
         for (number, statements), same in alike.items():
             files = [file for chunk in same for file in chunk.files]
             for statement in statements:
-                found = self.index.database.rows(statement, {"files": files, "q": word.lower()})
+                found = self.index.database.rows(statement, {"files": files, "q": word})
                 with self._lock:
                     search.hits.update((number, prompt) for (prompt,) in found)
             with self._lock:
