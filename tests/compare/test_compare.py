@@ -162,7 +162,7 @@ def test_command_lines_that_cannot_be_carried_out(make: Make) -> None:
     Path("a/evaluation/outcomes.jsonl").write_text("{damaged}\n")
     damaged = prefine("compare", "a", "sweep/trial-x=1")
     assert damaged.code == DATA
-    assert "outcomes.jsonl: damaged" in damaged.err
+    assert "outcomes.jsonl, line 1: damaged" in damaged.err
     assert files(Path()).keys() == before.keys()
 
 

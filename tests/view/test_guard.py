@@ -69,6 +69,12 @@ def test_requests_from_elsewhere_are_refused(asked: Asked, changed: dict[str, st
         assert "question" not in answer.text and asked.access.token not in answer.text
 
 
+@pytest.mark.parametrize("other", ['a={"x":1}', "b=a b c", "[c]=1", "=", "d", "é=é"])
+def test_cookies_of_other_apps_lock_nobody_out(asked: Asked, other: str) -> None:
+    for cookie in (f"{other}; {asked.cookie}", f"{asked.cookie}; {other}"):
+        assert asked.ask("GET", "/", headers_of(asked, cookie=cookie)).status == 200
+
+
 def test_a_header_that_is_there_twice_is_refused(asked: Asked) -> None:
     for more in (("host", "evil.example"), ("cookie", "a=b"), ("origin", ORIGIN)):
         given = [*headers_of(asked, origin=ORIGIN), more]

@@ -1,22 +1,46 @@
 """Filters, orders and searches against the tables themselves, read with Python."""
 
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pytest
 
 from prefine.errors import ConfigError
-from prefine.records import Completion, Judgment, Prompt
+from prefine.records import (
+    Completion,
+    Judgment,
+    LabelledCompletion,
+    Message,
+    PreferenceList,
+    PreferencePair,
+    Prompt,
+)
+from prefine.run.rows import completion_rows, label_row, list_row, pair_row
+from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from prefine.view import places
 from prefine.view.index import PromptIndex
+from prefine.view.loading import FACTS
 from prefine.view.places import find_places
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Searches
 from view_place import small_run, view_run
 
+ASKED = Prompt.make((Message(role="user", content="What is asked"),))
+GOOD, BAD = (
+    Completion(
+        id=text,
+        prompt_id=ASKED.id,
+        sample_index=index,
+        message=Message(role="assistant", content=text),
+        model="m",
+    )
+    for index, text in enumerate(("a good one", "a bad one"))
+)
 Groups = list[tuple[Prompt, list[Completion]]]
 
 
@@ -208,6 +232,100 @@ def test_a_damaged_part_is_said_and_the_others_are_shown(tmp_path: Path, run: Pa
     assert len(every(Searches(index), PromptQuery())) == 600
 
 
+@pytest.mark.parametrize(
+    "line", ["[1]", '"text"', '{"prompt_id": "a", "prompt": 3, "before": "b", "after": "c"}']
+)
+def test_a_line_of_another_shape_is_said_once(tmp_path: Path, run: Path, line: str) -> None:
+    (tmp_path / "completions").mkdir()
+    part = sorted((run / "completions").iterdir())[0]
+    (tmp_path / "completions" / part.name).write_bytes(part.read_bytes())
+    write_outcomes(tmp_path, [])
+    (tmp_path / "evaluation" / "outcomes.jsonl").write_text(line + "\n")
+    (tmp_path / "heldout_tokens").mkdir()
+    (tmp_path / "heldout_tokens" / part.name).write_bytes(part.read_bytes())
+    index = PromptIndex([(0, tmp_path)])
+    deadline = time.monotonic() + 20
+    while not (state := index.look()).whole:
+        assert time.monotonic() < deadline
+    assert [problem.split(": ")[0] for problem in sorted(state.problems)] == [
+        str(tmp_path / "evaluation" / "outcomes.jsonl"),
+        str(tmp_path / "heldout_tokens"),
+    ]
+    assert len(every(Searches(index), PromptQuery())) == 256
+
+
+def test_facts_that_cannot_be_made_are_said_and_tried_again(
+    run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    index = PromptIndex([(0, run)])
+    rows = index.database.rows
+
+    def full(statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        if statement == FACTS:
+            raise duckdb.OutOfMemoryException("no room")
+        return rows(statement, *values)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(index.database, "rows", full)
+        while not (state := index.look()).problems:
+            pass
+        assert state.problems == (f"{run}: no room",)
+        assert not state.whole
+    while not (state := index.look()).whole:
+        pass
+    assert state.problems == ()
+    assert len(every(Searches(index), PromptQuery(use="trained"))) == 600
+
+
+@pytest.mark.parametrize(
+    ("name", "row"),
+    [
+        ("pairs", pair_row(PreferencePair(prompt=ASKED, chosen=GOOD, rejected=BAD))),
+        ("lists", list_row(PreferenceList(prompt=ASKED, completions=(GOOD, BAD), scores=(2, 1)))),
+        ("labels", label_row(LabelledCompletion(prompt=ASKED, completion=GOOD, desirable=True))),
+    ],
+)
+def test_search_in_a_run_that_begins_with_items(
+    tmp_path: Path, name: str, row: dict[str, Any]
+) -> None:
+    (tmp_path / name).mkdir()
+    write_part(part_path(tmp_path / name, 0), name, [row], key="key")
+    searches = read(tmp_path)
+    for word, scope, there in (
+        ("GOOD one", "answers", True),
+        ("good one", "prompts", False),
+        ("what is asked", "prompts", True),
+        ("what is asked", "texts", True),
+        ("what is asked", "answers", False),
+    ):
+        assert every(searches, PromptQuery(q=word, scope=scope)) == [ASKED.id] * there
+
+
+def test_no_prompt_is_missed_by_a_search(tmp_path: Path) -> None:
+    # The first answer of one prompt was lost; another prompt is known from its contest alone.
+    groups = [
+        (ASKED, [GOOD, BAD]),
+        *(
+            (prompt, [BAD.model_copy(update={"id": text, "prompt_id": prompt.id})])
+            for text in ("What of ΟΔΟΣ", "Other")
+            for prompt in (Prompt.make((Message(role="user", content=text),)),)
+        ),
+    ]
+    (tmp_path / "completions").mkdir()
+    rows = completion_rows(groups)
+    write_part(part_path(tmp_path / "completions", 0), "completions", rows, key="key")
+    contest = {"prompt_id": "seen", "before": "b", "after": "a", "p_after": 1.0}
+    write_outcomes(tmp_path, [contest | {"prompt": "WHAT was seen"}])
+    searches = read(tmp_path)
+    first, second, _ = (prompt.id for prompt, _ in groups)
+    assert every(searches, PromptQuery(q="what")) == [first, second, "seen"]
+    assert every(searches, PromptQuery(q="what", scope="prompts")) == [first, second, "seen"]
+    assert every(searches, PromptQuery(q="what", scope="answers")) == []
+    # One way of making letters small for both: the last sigma of a word is not another letter.
+    for word in ("ΟΔΟΣ", "οδοσ"):
+        assert every(searches, PromptQuery(q=word)) == [second]
+
+
 def test_gold_decides_and_its_parts_are_constraints(tmp_path: Path) -> None:
     rows = [
         {"id": "a", "p": 0.9, "before": {"form": 0.5}, "after": {"form": 1.0}},
@@ -266,15 +384,24 @@ def test_runs_are_found_below_a_folder_and_links_are_not_followed(
     for name in ("walk", ".hidden"):
         (tmp_path / name).mkdir(exist_ok=True)
         (tmp_path / name / "config.json").write_text("{}")
+    # Runs may have the names of folders of a run; a model beside them is none, nor is there any
+    # in what was a run.
+    for name in ("evaluation/journal", "z/model", "model", "lost/model", "lost/checkpoints/1"):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text("{}")
+    for name in ("z/model", "lost"):
+        (tmp_path / name / "manifest.json").write_text("{}")
     (tmp_path / "b" / "circle").symlink_to(tmp_path)
     found = find_places([tmp_path, tmp_path / "a"])
     assert [(one.name, one.kind, [part.name for part in one.parts]) for one in found] == [
         ("a", "run", []),
         ("b/c", "run", []),
+        ("evaluation/journal", "run", []),
         ("sweep", "sweep", ["sweep/trial-x"]),
         ("walk", "rounds", ["walk/round-01", "walk/round-02"]),
+        ("z/model", "run", []),
     ]
-    assert [folder[0] for folder in found[-1].folders] == [1, 2]
+    assert [folder[0] for folder in found[-2].folders] == [1, 2]
     monkeypatch.setattr(places, "_MOST_FOLDERS", 3)
     with pytest.raises(ConfigError, match="more than 3 folders here"):
         find_places([tmp_path])

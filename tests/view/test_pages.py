@@ -21,8 +21,15 @@ from prefine.records import (
     Ranking,
     Score,
 )
-from prefine.run.rows import completion_rows, judgment_row, pair_row
+from prefine.run.rows import (
+    bridged_row,
+    completion_rows,
+    joint_judgment_row,
+    judgment_row,
+    pair_row,
+)
 from prefine.run.tables import part_path, write_part
+from prefine.run.view import RunView
 from run_place import GONE, OK, Place, jsonl
 from view_place import Asked, Tags
 
@@ -160,6 +167,57 @@ def test_a_sampled_prompt_shows_answers_duels_and_the_pair(asked: Asked) -> None
     assert any(values.get("class", "") == "duels" for tag, values in page.tags if tag == "svg")
 
 
+def test_pairs_are_shown_and_found_as_they_were_bridged(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "one", run)
+    pair, *rest = RunView(run).pairs()
+    chosen = Completion(
+        id="rewritten",
+        prompt_id=pair.prompt.id,
+        sample_index=0,
+        message=Message(role="assistant", content="a rewritten answer"),
+        model="m",
+    )
+    bridged = pair.model_copy(update={"chosen": chosen, "bridged_from": pair.chosen})
+    rows = [bridged_row(bridged, "bridged"), *(bridged_row(one, "share") for one in rest)]
+    (run / "bridged_pairs").mkdir()
+    write_part(part_path(run / "bridged_pairs", 0), "bridged_pairs", rows, key="key")
+    asked = Asked(tmp_path)
+    base = f"/run/{asked.key('run')}/prompts"
+    for scope in ("texts", "answers"):
+        (link,) = read(asked, f"{base}?q=rewritten&scope={scope}").links(data_row="")
+    page = read(asked, link)
+    assert page.text.count("chosen over") == 1
+    assert "a rewritten answer" in page.text
+    assert "Chosen before" in page.text
+    assert "held-out" not in page.text
+    assert f"{len(rest) + 1} prompts" in read(asked, f"{base}?use=trained").text
+
+
+def test_comparisons_across_prompts_are_counted_and_shown(runs: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(runs / "one", run)
+    (prompt, (mine, *_)), (other, (theirs, *_)), *_ = RunView(run).completions()
+    theirs = theirs.model_copy(update={"message": Message(role="assistant", content="far away")})
+    pair = PreferencePair(prompt=prompt, chosen=mine, rejected=theirs, rejected_prompt=other)
+    met = Comparison(
+        prompt_id=prompt.id, first=mine.id, second=theirs.id, second_prompt_id=other.id
+    )
+    said = Judgment(comparison=met, judge="j", error="no verdict in it", raw_text="cannot say")
+    (run / "joint_judgments").mkdir()
+    for name, row in (("joint_judgments", joint_judgment_row(said)), ("pairs", pair_row(pair))):
+        write_part(part_path(run / name, 0), name, [row], key="key")
+    asked = Asked(tmp_path)
+    base = f"/run/{asked.key('run')}"
+    assert "no verdict in it" in read(asked, base).text
+    (link,) = read(asked, f"{base}/prompts?failed=1").links(data_row="")
+    page = read(asked, link)
+    for words in ("1 comparison with answers to other prompts", "cannot say", "1 failed"):
+        assert words in page.text
+    for words in ("an answer from elsewhere", "one to another prompt", other.text, "far away"):
+        assert words in page.text
+
+
 def test_an_evaluated_prompt_shows_before_and_after(asked: Asked) -> None:
     link = read(asked, f"/run/{asked.key('one')}/prompts?use=evaluated").links(data_row="")[0]
     page = read(asked, link)
@@ -272,6 +330,8 @@ def test_a_run_at_work_is_shown_as_far_as_it_is(runs: Path, tmp_path: Path) -> N
         for file in files:
             copy = shutil.copytree if (runs / "one" / file).is_dir() else shutil.copy
             copy(runs / "one" / file, live / file)
+        # The pictures of training come while the page is open, so it has their place before.
+        assert 'id="training" data-live' in asked.get(f"/run/{asked.key()}").text
         # Another half row of a log, as it is being written.
         if (live / "train_log.jsonl").exists():
             with (live / "train_log.jsonl").open("a") as log:
@@ -281,12 +341,15 @@ def test_a_run_at_work_is_shown_as_far_as_it_is(runs: Path, tmp_path: Path) -> N
         assert "12 prompts" in listed.text
         assert read(asked, listed.links(data_row="")[0]).text.count("answers") >= 1
         begun[name] = stages[name]
-    # Nothing was written for a while: it has stopped.
-    old = time.time() - 60
     begun["train"] = stages["train"] | {"complete": False}
     (live / "manifest.json").write_text(json.dumps(manifest | {"stages": begun}))
-    os.utime(live / "manifest.json", (old, old))
-    assert "working:" not in asked.get("/").text
+    os.utime(live / "manifest.json", (0, 0))
+    # Training writes its logs alone, some of them seldom.
+    for age, working in ((600, False), (100, True), (600, False)):
+        then = time.time() - age
+        for name in ("train_log.jsonl", "eval_log.jsonl"):
+            os.utime(live / name, (then, then))
+        assert ("working:" in asked.get("/").text) == working
 
 
 def test_a_damaged_run_is_said_beside_the_others(runs: Path, tmp_path: Path) -> None:
@@ -297,6 +360,29 @@ def test_a_damaged_run_is_said_beside_the_others(runs: Path, tmp_path: Path) -> 
     page = read(asked, "/")
     assert "damaged" in page.text and "win rate" in page.text
     assert "damaged" in read(asked, f"/run/{asked.key('bad')}", 400).text
+    # The one after it in the folder is shown, without what differs from it.
+    (tmp_path / "bad" / "config.json").write_text("{torn")
+    assert "win rate" in read(asked, f"/run/{asked.key('good')}").text
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("metrics.json", "{torn", "metrics.json: damaged"),
+        ("metrics.json", '"\udcff"', "metrics.json: damaged"),
+        ("train_log.jsonl", '{"step": 1}\n{torn\n', "train_log.jsonl, line 2: damaged"),
+        ("train_log.jsonl", "[1]\n", "train_log.jsonl, line 1: damaged (no object)"),
+    ],
+)
+def test_a_torn_file_of_one_run_is_named_and_takes_no_page_down(
+    runs: Path, tmp_path: Path, name: str, text: str, said: str
+) -> None:
+    for run in ("a", "b"):
+        shutil.copytree(runs / "one", tmp_path / run)
+    (tmp_path / "a" / name).write_bytes(text.encode("utf-8", "surrogateescape"))
+    asked = Asked(tmp_path)
+    assert (said in read(asked, "/").text) == (name == "metrics.json")
+    assert said in read(asked, f"/run/{asked.key('a')}", 400).text
 
 
 def hostile_run(folder: Path, config: Path) -> None:

@@ -1,11 +1,10 @@
 """The runs that are compared, each read once, finished or while it works."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from prefine.errors import ConfigError, DataError
+from prefine.errors import ConfigError
 from prefine.records import Manifest
 from prefine.report.data import OUTCOMES, AnswerExample
 from prefine.run.config_changes import fingerprinted, with_new_defaults
@@ -88,7 +87,7 @@ def _read(letter: str, path: Path) -> RunRead:
         raise ConfigError(f"{path}: a run of rounds; name the rounds to compare{_such(inner)}")
     manifests = view.manifests()
     evaluated = "evaluate" in manifests and manifests["evaluate"].complete
-    rows = _rows(view, OUTCOMES) if evaluated else []
+    rows = view.log(OUTCOMES) if evaluated else []
     where = str(path / OUTCOMES)
     outcomes = [parse(AnswerExample, row, where=where) for row in rows]
     counted = fingerprinted(config)
@@ -100,28 +99,10 @@ def _read(letter: str, path: Path) -> RunRead:
         outcomes={one.prompt_id: one for one in outcomes},
         judge=_at(counted, "evaluate", "judge") or _at(counted, "rank", "judge"),
         gold=_at(counted, "evaluate", "gold"),
-        final=(_json(view, "train_final.json") or {}).get("final", {}),
-        train_log=_rows(view, "train_log.jsonl"),
-        eval_log=_rows(view, "eval_log.jsonl"),
+        final=(view.json("train_final.json") or {}).get("final", {}),
+        train_log=view.log("train_log.jsonl"),
+        eval_log=view.log("eval_log.jsonl"),
     )
-
-
-def _rows(view: RunView, name: str) -> list[dict[str, Any]]:
-    with _undamaged(view.path / name):
-        return view.log(name)
-
-
-def _json(view: RunView, name: str) -> Any:
-    with _undamaged(view.path / name):
-        return view.json(name)
-
-
-@contextmanager
-def _undamaged(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except ValueError as error:
-        raise DataError(f"{path}: damaged ({error}); restore it, or run its stage anew") from error
 
 
 def _at(config: Mapping[str, Any], *names: str) -> Any:

@@ -42,6 +42,7 @@ JOINT_JUDGMENTS = "joint_judgments"
 EVALUATION_JUDGMENTS = f"evaluation/{JUDGMENTS}"
 TOKEN_LOGPS = "heldout_tokens"
 """The table of the log-probabilities of some held-out answers' tokens."""
+_REMEDY = "restore it, or run its stage anew"
 
 
 class RunView:
@@ -149,19 +150,35 @@ class RunView:
 
         Args:
             name: Or "eval_log.jsonl", the log of the held-out pairs.
+
+        Raises:
+            DataError: A line is damaged.
         """
         try:
             text = (self.path / name).read_bytes()
         except FileNotFoundError:
             return []
-        return [json.loads(line) for line in text[: text.rfind(b"\n") + 1].splitlines()]
+        lines = text[: text.rfind(b"\n") + 1].splitlines()
+        rows = []
+        for number, line in enumerate(lines, 1):
+            where = f"{self.path / name}, line {number}"
+            row = _value(line, where)
+            if not isinstance(row, dict):
+                raise DataError(f"{where}: damaged (no object); {_REMEDY}")
+            rows.append(row)
+        return rows
 
     def json(self, name: str) -> Any:
-        """The value of a JSON file, such as metrics.json or train_final.json; None without it."""
+        """The value of a JSON file, such as metrics.json or train_final.json; None without it.
+
+        Raises:
+            DataError: It is damaged.
+        """
         try:
-            return json.loads((self.path / name).read_text(encoding="utf-8"))
+            text = (self.path / name).read_bytes()
         except FileNotFoundError:
             return None
+        return _value(text, str(self.path / name))
 
     def _answers(self, table: str) -> Iterator[Judgment | Score]:
         return (judgment_of(row) for rows in self._parts(table) for row in rows)
@@ -174,3 +191,10 @@ class RunView:
                 # A stage that makes its table anew has taken the part away since it was listed.
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
+
+
+def _value(text: bytes, where: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{where}: damaged ({error}); {_REMEDY}") from error

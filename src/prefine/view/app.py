@@ -83,8 +83,7 @@ def make_app(viewer: Viewer, access: Access) -> ASGIApp:
         exception_handlers={
             PrefineError: problem,
             HTTPException: problem,
-            duckdb.IOException: problem,
-            duckdb.InvalidInputException: problem,
+            duckdb.Error: problem,
             OSError: problem,
         },
     )

@@ -3,10 +3,10 @@
 import hmac
 import secrets
 from collections.abc import Mapping
-from http.cookies import CookieError, SimpleCookie
 from typing import NamedTuple
 from urllib.parse import parse_qsl, urlencode
 
+from starlette.requests import cookie_parser
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -111,16 +111,11 @@ class Guard:
         if method in _SAFE and len(given) == 1 and self._access.knows(given[0]):
             rest = urlencode([(name, value) for name, value in query if name != TOKEN])
             return self._welcome(scope["path"], rest)
-        if self._access.knows(self._token(headers.get("cookie", ""))):
+        # Unlike the standard library's, this parser reads on after the odd cookie of another app.
+        cookies = cookie_parser(headers.get("cookie", ""))
+        if self._access.knows(cookies.get(self._access.cookie, "")):
             return None
         return _refused("open the link that `prefine view` has printed; it has a token")
-
-    def _token(self, cookies: str) -> str:
-        try:
-            found = SimpleCookie(cookies).get(self._access.cookie)
-        except CookieError:
-            return ""
-        return "" if found is None else found.value
 
     def _welcome(self, path: str, rest: str) -> Response:
         """Keep the token as a cookie, and go to the same page without it."""

@@ -14,10 +14,12 @@ from typing import Any, NamedTuple
 
 import duckdb
 
+from prefine.errors import PrefineError
 from prefine.records import SCHEMA_VERSION
 from prefine.report.data import OUTCOMES
 from prefine.run.tables import existing_parts
 from prefine.run.view import TOKEN_LOGPS, RunView
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.view.database import Database
 from prefine.view.loading import EVALUATED, FACTS, KEPT, LOADS, PLACES, TABLES
 
@@ -29,6 +31,17 @@ _LOOK_EVERY_S = 0.7
 _CONTEST_ROWS = 5_000
 _SHOWN = 300
 _TOKENS = TOKEN_LOGPS
+
+_UNREADABLE = (
+    duckdb.Error,
+    PrefineError,
+    OSError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+)
+"""What files of another shape lead to: a line that is no object, a text where a number stood."""
 
 Signature = tuple[tuple[str, int, int], ...]
 """Names, times and sizes of files."""
@@ -73,6 +86,8 @@ class PromptIndex:
         self._units: dict[Unit, tuple[int, Signature]] = {}
         self._wanted: dict[Unit, Signature] = {}
         self._problems: dict[Unit, str] = {}
+        self._no_facts = ""
+        """Why the facts are not those of all that was read."""
         self._lock = threading.Lock()
         self._idle = threading.Event()
         self._closed = False
@@ -92,7 +107,7 @@ class PromptIndex:
                 self._wanted = {unit: signature for unit, signature in self._files()}
                 self._looked = time.monotonic()
             idle = self._thread is None or not self._thread.is_alive()
-            if idle and self._work() and not self._closed:
+            if idle and (self._work() or self._no_facts) and not self._closed:
                 self._idle.clear()
                 self._thread = threading.Thread(target=self._read_all, daemon=True)
                 self._thread.start()
@@ -106,8 +121,10 @@ class PromptIndex:
                 if self._units.get(unit, (0, ()))[1] == signature
             )
             total = sum(map(len, self._wanted.values()))
-            whole = done == total and not (self._thread is not None and self._thread.is_alive())
-            return ReadState(done, total, whole, tuple(self._problems.values()))
+            alive = self._thread is not None and self._thread.is_alive()
+            problems = [*self._problems.values(), *filter(None, [self._no_facts])]
+            whole = done == total and not alive and not self._no_facts
+            return ReadState(done, total, whole, tuple(problems))
 
     def stop(self) -> None:
         """Read no further."""
@@ -192,7 +209,10 @@ class PromptIndex:
 
     def _files(self) -> Iterator[tuple[Unit, Signature]]:
         for number, path in self.folders:
+            not_shown = _not_shown(path)
             for load in LOADS:
+                if load.folder == not_shown:
+                    continue
                 parts = existing_parts(path / load.folder)
                 size = len(parts) if load.whole else _AT_ONCE
                 for start in range(0, len(parts), size or 1):
@@ -237,8 +257,13 @@ class PromptIndex:
             self._make_facts()
 
     def _make_facts(self) -> None:
-        self.database.rows(FACTS)
-        self.version += 1
+        try:
+            self.database.rows(FACTS)
+        except duckdb.Error as error:
+            self._no_facts = _problem(self.folders[0][1], error)
+        else:
+            self._no_facts = ""
+            self.version += 1
 
     def _read(self, unit: Unit, signature: Signature | None) -> None:
         known = self._units.get(unit)
@@ -251,8 +276,8 @@ class PromptIndex:
         if signature is not None:
             try:
                 self._insert(unit, number, signature)
-            except (duckdb.Error, OSError, ValueError, KeyError) as error:
-                problem = f"{unit.folder / unit.table}: {' '.join(str(error).split())[:300]}"
+            except _UNREADABLE as error:
+                problem = _problem(unit.folder / unit.table, error)
         with self._lock:
             self._problems.pop(unit, None)
             if signature is None:
@@ -338,6 +363,10 @@ class PromptIndex:
         )
 
 
+def _problem(path: Path, error: Exception) -> str:
+    return f"{path}: {' '.join(str(error).split())[:300]}"
+
+
 def _contest(row: dict[str, Any], place: int, start: int) -> dict[str, Any]:
     golds = row.get("gold_before"), row.get("gold_after")
     before, after = (fmean(gold.values()) if gold else None for gold in golds)
@@ -352,6 +381,12 @@ def _contest(row: dict[str, Any], place: int, start: int) -> dict[str, Any]:
         "constraints": sorted(golds[1] or ()),
         "start": start,
     }
+
+
+def _not_shown(folder: Path) -> str:
+    """The table of pairs that are not trained on: those before bridging, once all are bridged."""
+    before, after = (len(existing_parts(folder / name)) for name in ("pairs", BRIDGED_PAIRS))
+    return "pairs" if after and after >= before else BRIDGED_PAIRS
 
 
 def _signature(paths: Sequence[Path]) -> Signature:

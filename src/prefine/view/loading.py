@@ -2,6 +2,8 @@
 
 from typing import NamedTuple
 
+from prefine.run.view import JOINT_JUDGMENTS
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.stages.subsets import PLACE
 
 _SHOWN = 300
@@ -130,8 +132,10 @@ class TableLoad(NamedTuple):
 LOADS = (
     TableLoad("completions", "asked", (_ANSWERS,)),
     TableLoad("judgments", "judged", (_JUDGMENTS,)),
+    TableLoad(JOINT_JUDGMENTS, "judged", (_JUDGMENTS,)),
     TableLoad("rankings", "ranked", (_RANKINGS,)),
     TableLoad("pairs", "preferred", (_PAIRS, _OF_ITEMS)),
+    TableLoad(BRIDGED_PAIRS, "preferred", (_PAIRS, _OF_ITEMS)),
     TableLoad("lists", "preferred", (_LISTS, _OF_ITEMS)),
     TableLoad("labels", "preferred", (_LABELS, _OF_ITEMS)),
     TableLoad("heldout_pairs", "preferred", (_PAIRS, _OF_ITEMS), "held-out"),
@@ -141,6 +145,8 @@ LOADS = (
     TableLoad("evaluation/baseline", "asked", (_ANSWERS,), "evaluated"),
     TableLoad("evaluation/judgments", "judged", (_JUDGMENTS,), "evaluated", whole=True),
 )
+JUDGED = tuple(load.folder for load in LOADS if load.kept == "judged")
+"""The tables of verdicts."""
 
 _OUTCOME = "CASE WHEN gain > 0 THEN 'won' WHEN gain < 0 THEN 'lost' WHEN gain = 0 THEN 'tied' END"
 FACTS = f"""

@@ -11,7 +11,8 @@ from markupsafe import Markup, escape
 
 from prefine.report.text import visible
 
-_MOST_CHARACTERS = 100_000
+_MOST_CHARACTERS, _MOST_OF_PAGE = 20_000, 100_000
+"""Of a text, and of all texts of a page: the worst ones take some 30 µs a character."""
 _DEEPEST = 60
 """Quotes and lists nested deeper are dropped by the parser, so such a text is shown as it is."""
 
@@ -23,14 +24,36 @@ def rendered(text: str) -> Markup:
     them. Headings are paragraphs, because the page has headings of its own. A text that is too long
     or nested too deeply is returned as it is, in a `<pre>`.
     """
-    tokens = _parser().parse(visible(text)) if len(text) <= _MOST_CHARACTERS else None
-    if tokens is None or max((token.level for token in tokens), default=0) >= _DEEPEST - 2:
-        body = Markup("<pre>{}</pre>").format(visible(text))
-    else:
-        parser = _parser()
-        html = parser.renderer.render(tokens, parser.options, {})
-        # Once more, because entities have become characters. Inside tags there are only ours.
-        body = Markup(visible(html))
+    if len(text) > _MOST_CHARACTERS:
+        return _as_it_is(text)
+    tokens = _parser().parse(visible(text))
+    if max((token.level for token in tokens), default=0) >= _DEEPEST - 2:
+        return _as_it_is(text)
+    parser = _parser()
+    html = parser.renderer.render(tokens, parser.options, {})
+    # Once more, because entities have become characters. Inside tags there are only ours.
+    return _framed(Markup(visible(html)))
+
+
+class PageTexts:
+    """The Markdown of one page; texts beyond `_MOST_OF_PAGE` characters are shown as they are."""
+
+    def __init__(self) -> None:
+        self._left = _MOST_OF_PAGE
+
+    def rendered(self, text: str) -> Markup:
+        """Return a text as `rendered` does, or as it is once the page has had enough."""
+        if len(text) > min(self._left, _MOST_CHARACTERS):
+            return _as_it_is(text)
+        self._left -= len(text)
+        return rendered(text)
+
+
+def _as_it_is(text: str) -> Markup:
+    return _framed(Markup("<pre>{}</pre>").format(visible(text)))
+
+
+def _framed(body: Markup) -> Markup:
     return Markup('<div class="markdown" dir="auto">{}</div>').format(body)
 
 

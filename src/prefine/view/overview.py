@@ -23,11 +23,14 @@ from prefine.run.view import RunView
 from prefine.stages.report import report_data
 from prefine.sweep.results import SweepResult, with_interval
 from prefine.view.index import PromptIndex
+from prefine.view.loading import JUDGED
 from prefine.view.places import RunPlace
 
 SWEEP_RESULT = "sweep.json"
-_AT_WORK_S = 15.0
-"""A run writes its manifest every second while it works; so old, it has stopped."""
+_AT_WORK_S, _TRAINING_S = 15.0, 180.0
+"""A run at work writes its manifest every second, and while it trains a log; so old, it has
+stopped."""
+_WRITTEN = ("manifest.json", "train_log.jsonl", "eval_log.jsonl")
 _PLACES = ("run_dir", "lineage")
 """Settings that say where a run lies, and differ between any two."""
 _MOST_REASONS = 12
@@ -92,17 +95,20 @@ class RunLines:
         if place.kind != "run":
             return _line(place, neighbour)
         others = neighbour.place if neighbour is not None else None
-        state = _state(place.path) + (_state(others.path) if others is not None else ())
+        files = ("config.json", "metrics.json", *_WRITTEN)
+        state = _state(place.path, files)
+        if others is not None:
+            state += _state(others.path, files)
         known = self._known.get((place, others))
         if known is None or known[0] != state or known[1].working:
             known = self._known[place, others] = state, _line(place, neighbour)
         return known[1]
 
 
-def _state(path: Path) -> _State:
-    """The times and sizes of the files that a line is made of."""
+def _state(path: Path, names: Sequence[str]) -> _State:
+    """The times and sizes of files, zeros of one that there is not."""
     found = []
-    for name in ("config.json", "manifest.json", "metrics.json"):
+    for name in names:
         try:
             state = (path / name).stat()
         except FileNotFoundError:
@@ -199,13 +205,12 @@ def _headline_of_parts(place: RunPlace) -> Headline | None:
 
 
 def is_working(path: Path, manifests: Mapping[str, Manifest]) -> bool:
-    """Return True for a run that writes: a stage is open and its manifest is seconds old."""
-    if not any(not one.complete and one.stopped_by is None for one in manifests.values()):
+    """Return True for a run that writes: a stage is open, and what it writes is not old."""
+    at_work = {name for name, one in manifests.items() if not one.complete and not one.stopped_by}
+    if not at_work:
         return False
-    try:
-        return time.time() - (path / "manifest.json").stat().st_mtime < _AT_WORK_S
-    except FileNotFoundError:
-        return False
+    written = max(time_ns for time_ns, _ in _state(path, _WRITTEN))
+    return time.time() - written / 1e9 < (_TRAINING_S if "train" in at_work else _AT_WORK_S)
 
 
 def setting_changes(before: Path, now: Path) -> Iterator[SettingChange]:
@@ -282,7 +287,7 @@ def failure_reasons(index: PromptIndex) -> list[FailureReason]:
     """The most frequent reasons for which verdicts failed."""
     found: list[FailureReason] = []
     for number, _ in index.folders:
-        files = index.files("judgments", [number]) + index.files("evaluation/judgments", [number])
+        files = [file for table in JUDGED for file in index.files(table, [number])]
         if not files:
             continue
         rows = index.database.rows(

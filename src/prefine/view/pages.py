@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, quote
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 
-from prefine.errors import ConfigError
+from prefine.errors import ConfigError, PrefineError
 from prefine.report import outcome
 from prefine.report.text import plural
 from prefine.rounds.page import pictures as rounds_pictures
@@ -22,7 +22,7 @@ from prefine.view.choices import choices
 from prefine.view.compared import compared
 from prefine.view.duels import graph, ranked, rows
 from prefine.view.heat import heat
-from prefine.view.markdown import rendered
+from prefine.view.markdown import PageTexts
 from prefine.view.notes import LONGEST, ReaderNote
 from prefine.view.overview import (
     failure_reasons,
@@ -107,6 +107,11 @@ def _one_run(viewer: Viewer, place: RunPlace, found: Runs) -> Values:
     open_run = viewer.open(place, found)
     state = open_run.look()
     before = _neighbour(place, found)
+    try:
+        changes = list(setting_changes(before.path, place.path)) if before else []
+    except (PrefineError, OSError):
+        # The run before it is damaged, which its own page says.
+        before, changes = None, []
     return {
         "data": data,
         "outcome": outcome,
@@ -126,7 +131,7 @@ def _one_run(viewer: Viewer, place: RunPlace, found: Runs) -> Values:
         "failures": failure_reasons(open_run.index),
         "reading": state,
         "neighbour": before,
-        "changes": list(setting_changes(before.path, place.path)) if before else [],
+        "changes": changes,
     }
 
 
@@ -191,7 +196,7 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         "one": one,
         "facts": one.facts,
         "raw": raw,
-        "rendered": rendered,
+        "rendered": PageTexts().rendered,
         "list_link": f"/run/{place.key}/prompts{suffix}",
         "previous": link(beside.before),
         "next": link(beside.after),
@@ -208,6 +213,7 @@ def prompt(viewer: Viewer, request: Request) -> Values:
         )
         if one.judgments
         else [],
+        "across": rows(one.across, names=one.names_across) if one.across else [],
         "apart": changed(contest.before, contest.after) if contest else None,
         "verdicts": rows(contest.judgments, names=contest.names)
         if contest and contest.judgments

@@ -13,9 +13,9 @@ from prefine.rounds.page import RESULT as ROUNDS_RESULT
 _DEEPEST = 5
 """Folders below a named one in which runs are looked for."""
 _MOST_FOLDERS = 20_000
-_CONFIG = "config.json"
-_NO_RUNS_IN = frozenset({"journal", "checkpoints", "model", "evaluation", "trackers", "reference"})
-"""Folders of a run that hold many files and no run."""
+_CONFIG, _MANIFEST = "config.json", "manifest.json"
+_MODEL = "model"
+"""A folder with a model, which has a file of the name of `_CONFIG` too; or a run called so."""
 _TRIAL, _ROUND = "trial-", "round-"
 
 Kind = Literal["run", "rounds", "sweep"]
@@ -94,7 +94,8 @@ def _run_folders(folder: Path, depth: int, looked: Iterator[int]) -> Iterator[Pa
     if _is_run(folder) or any(path.name.startswith(_TRIAL) and _is_run(path) for path in inner):
         yield folder
         return
-    if depth:
+    # Below a run that has lost its configuration there are only its own files.
+    if depth and not (folder / _MANIFEST).is_file():
         for path in inner:
             yield from _run_folders(path, depth - 1, looked)
 
@@ -110,11 +111,12 @@ def _subfolders(folder: Path) -> list[Path]:
             ]
     except OSError:
         return []
-    return sorted(path for path in found if path.name not in _NO_RUNS_IN)
+    return sorted(found)
 
 
 def _is_run(folder: Path) -> bool:
-    return (folder / _CONFIG).is_file()
+    named = _MANIFEST if folder.name == _MODEL else _CONFIG
+    return (folder / named).is_file()
 
 
 def _place(path: Path, base: Path) -> RunPlace:

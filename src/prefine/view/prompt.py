@@ -18,9 +18,18 @@ from prefine.records import (
     Score,
 )
 from prefine.report.data import OUTCOMES, AnswerExample
-from prefine.run.rows import completion_of, judgment_of, label_of, list_of, pair_of, ranking_of
+from prefine.run.rows import (
+    completion_of,
+    joint_judgment_of,
+    judgment_of,
+    label_of,
+    list_of,
+    pair_of,
+    ranking_of,
+)
 from prefine.run.tables import parse
-from prefine.run.view import RunView
+from prefine.run.view import JOINT_JUDGMENTS, RunView
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.view.duels import ranked
 from prefine.view.index import PromptIndex
 
@@ -51,13 +60,14 @@ class Contest(NamedTuple):
 
 
 class PromptRead(NamedTuple):
-    """One prompt with all that is known of it."""
+    """One prompt with all that is known of it; `across` are verdicts on it and another prompt."""
 
     facts: Mapping[str, Any]
     messages: tuple[Message, ...]
     answers: tuple[RankedAnswer, ...]
     ranking: Ranking | None
     judgments: tuple[Judgment, ...]
+    across: tuple[Judgment, ...]
     pairs: tuple[tuple[str, PreferencePair], ...]
     lists: tuple[tuple[str, PreferenceList], ...]
     labels: tuple[tuple[str, LabelledCompletion], ...]
@@ -71,6 +81,12 @@ class PromptRead(NamedTuple):
         met = [id_ for one in self.judgments for id_ in _both(one)]
         known = {one.completion.id: one.name for one in self.answers}
         return {id_: id_[:_SHORT_ID] for id_ in (*ranked, *met)} | known
+
+    @property
+    def names_across(self) -> dict[str, str]:
+        """The names of answers that were compared with those of other prompts."""
+        met = [id_ for one in self.across for id_ in _both(one)]
+        return {id_: id_[:_SHORT_ID] for id_ in met} | self.names
 
 
 def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead | None:
@@ -93,7 +109,7 @@ def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead |
     said = [judgment_of(row) for row in rows("judgments")]
     rankings = [ranking_of(row) for row in rows("rankings")]
     ranking = rankings[0] if rankings else None
-    pairs = _items(rows, "pairs", pair_of)
+    pairs = _items(rows, "pairs", pair_of, BRIDGED_PAIRS)
     lists = _items(rows, "lists", list_of)
     labels = _items(rows, "labels", label_of)
     contest, evaluated = _contest(rows, found[0], folders[0])
@@ -112,6 +128,7 @@ def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead |
         answers=_ranked(completions, ranking, _roles(pairs, lists, labels), ratings),
         ranking=ranking,
         judgments=judgments,
+        across=tuple(joint_judgment_of(row) for row in rows(JOINT_JUDGMENTS)),
         pairs=pairs,
         lists=lists,
         labels=labels,
@@ -120,9 +137,10 @@ def read_prompt(index: PromptIndex, round_: int, prompt_id: str) -> PromptRead |
     )
 
 
-def _items(rows: Any, name: str, of: Any) -> tuple[tuple[str, Any], ...]:
+def _items(rows: Any, name: str, of: Any, *others: str) -> tuple[tuple[str, Any], ...]:
     """The items of a prompt, each with the table that it stands in."""
-    return tuple((table, of(row)) for table in (name, f"heldout_{name}") for row in rows(table))
+    tables = (name, *others, f"heldout_{name}")
+    return tuple((table, of(row)) for table in tables for row in rows(table))
 
 
 def _of_items(

@@ -10,7 +10,9 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
+from prefine.stages.bridged import BRIDGED_PAIRS
 from prefine.view.index import PromptIndex
+from prefine.view.loading import JUDGED
 from prefine.view.query import PromptQuery
 
 PAGE = 50
@@ -21,36 +23,42 @@ _KEPT_SEARCHES, _KEPT_LISTS = 8, 3
 _MOST_CHUNKS = 8
 """Chunks that are searched together at most; one at first, for the first hits."""
 
-_IN_ANSWERS = "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(text), $q)"
-_IN_PROMPTS = """
-SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE sample_index = 0 AND contains(lower(
-    array_to_string(json_extract_string(prompt, '$.messages[*].content'), chr(10))), $q)
-"""
-_IN_VERDICTS = (
-    "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(raw_text), $q)"
+_IN_ANSWERS = (
+    "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(text), lower($q))"
 )
-_ITEM = "array_to_string(list_transform({}, m -> m.content), chr(10))"
+_IN_PROMPTS = """
+SELECT DISTINCT prompt_id FROM read_parquet($files) LEFT JOIN (
+    SELECT DISTINCT prompt_id, true AS has_first FROM read_parquet($files) WHERE sample_index = 0
+) USING (prompt_id)
+WHERE CASE WHEN sample_index = 0 OR has_first IS NULL THEN contains(lower(
+    array_to_string(json_extract_string(prompt, '$.messages[*].content'), chr(10))), lower($q)) END
+"""
+"""Every answer has its prompt, so of each prompt the first one is read, if it was not lost."""
+_IN_CONTESTS = "SELECT round, prompt_id FROM contested WHERE contains(lower(shown), lower($q))"
+_IN_VERDICTS = (
+    "SELECT DISTINCT prompt_id FROM read_parquet($files) WHERE contains(lower(raw_text), lower($q))"
+)
+_ITEM = "array_to_string([m.content for m in {}], chr(10))"
 _IN_ITEM_PROMPTS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE contains(lower({_ITEM.format("prompt")}), $q)
+WHERE contains(lower({_ITEM.format("prompt")}), lower($q))
 """
 _IN_PAIRS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE contains(lower({_ITEM.format("chosen")}), $q)
-    OR contains(lower({_ITEM.format("rejected")}), $q)
+WHERE contains(lower({_ITEM.format("chosen")}), lower($q))
+    OR contains(lower({_ITEM.format("rejected")}), lower($q))
 """
 _IN_LISTS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE list_bool_or(list_transform(completions, c -> contains(lower({_ITEM.format("c")}), $q)))
+WHERE list_bool_or([contains(lower({_ITEM.format("c")}), lower($q)) for c in completions])
 """
 _IN_LABELS = f"""
 SELECT DISTINCT prefine_prompt_id FROM read_parquet($files)
-WHERE contains(lower({_ITEM.format("completion")}), $q)
+WHERE contains(lower({_ITEM.format("completion")}), lower($q))
 """
 
-_JUDGED = ("judgments", "evaluation/judgments")
 _ANSWERED = ("completions", "evaluation/trained", "evaluation/baseline")
-_ITEMS = {"pairs": _IN_PAIRS, "lists": _IN_LISTS, "labels": _IN_LABELS}
+_ITEMS = {"pairs": _IN_PAIRS, BRIDGED_PAIRS: _IN_PAIRS, "lists": _IN_LISTS, "labels": _IN_LABELS}
 
 
 _PATIENCE_S = 0.2
@@ -229,8 +237,14 @@ class Searches:
 
     def _search(self, query: PromptQuery) -> _WordSearch:
         with self._lock:
-            name = (query.q.lower(), query.scope, self.index.version)
-            found = self._searches.setdefault(name, _WordSearch())
+            name = (query.q, query.scope, self.index.version)
+            if name not in self._searches:
+                self._searches[name] = _WordSearch()
+                if query.scope not in ("answers", "judge"):
+                    # Prompts that no other table may have.
+                    in_contests: Any = self.index.database.rows(_IN_CONTESTS, {"q": query.q})
+                    self._searches[name].hits.update(in_contests)
+            found = self._searches[name]
             self._searches.move_to_end(name)
             while len(self._searches) > _KEPT_SEARCHES:
                 self._searches.popitem(last=False)
@@ -244,7 +258,7 @@ class Searches:
         for (number, statements), same in alike.items():
             files = [file for chunk in same for file in chunk.files]
             for statement in statements:
-                found = self.index.database.rows(statement, {"files": files, "q": word.lower()})
+                found = self.index.database.rows(statement, {"files": files, "q": word})
                 with self._lock:
                     search.hits.update((number, prompt) for (prompt,) in found)
             with self._lock:
@@ -254,7 +268,7 @@ class Searches:
         """The files to search, and True if they are in the order of the prompts."""
         rounds = None if query.round is None else [query.round]
         if query.scope == "judge":
-            tables: dict[str, tuple[str, ...]] = dict.fromkeys(_JUDGED, (_IN_VERDICTS,))
+            tables: dict[str, tuple[str, ...]] = dict.fromkeys(JUDGED, (_IN_VERDICTS,))
             return self._files(tables, rounds), False
         answers = () if query.scope == "prompts" else (_IN_ANSWERS,)
         prompts = () if query.scope == "answers" else (_IN_PROMPTS,)
@@ -268,7 +282,11 @@ class Searches:
                 answers = () if query.scope == "prompts" else (of_items,)
                 prompts = () if query.scope == "answers" else (_IN_ITEM_PROMPTS,)
                 items |= dict.fromkeys((name, f"heldout_{name}"), answers + prompts)
-        mixed = bool(without) and bool(self.index.files("completions", rounds))
+        bridged = bool(self.index.files(BRIDGED_PAIRS, rounds))
+        if bridged and query.scope != "prompts":
+            # Answers that no other table has.
+            items.setdefault(BRIDGED_PAIRS, (_IN_PAIRS,))
+        mixed = (bool(without) or bridged) and bool(self.index.files("completions", rounds))
         return self._files(tables | items, rounds), not mixed
 
     def _files(
