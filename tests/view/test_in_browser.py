@@ -115,7 +115,9 @@ def test_by_keyboard_from_the_runs_to_a_note_and_back(
         press(page, "n")
         # In a field, keys are letters.
         page.keyboard.type("jkfu/ a note")
-        press(page, "Escape", "f")
+        # The box is ticked before the form is sent, so the next key waits for its page.
+        with page.expect_navigation():
+            press(page, "Escape", "f")
         page.wait_for_selector(".note-form [data-flag]:checked")
         assert page.input_value("[data-words]") == "jkfu/ a note"
         (line,) = (folder / "one.notes.jsonl").read_text().splitlines()
