@@ -11,7 +11,7 @@ from prefine.records import Completion, Message, Prompt, content_hash
 REFERENCE = "reference"
 """The column, and the field of a prompt's metadata, that has its reference answer."""
 MODEL = "reference"
-"""Who wrote it, in the place of a model's name."""
+"""Stands for the model that wrote a reference answer."""
 
 
 def with_reference(prompt: Prompt, row: SourceRow, report: ImportReport) -> Prompt:

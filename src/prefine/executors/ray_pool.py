@@ -10,7 +10,7 @@ from prefine.executors.dispatch import Event, Finished, Lost, Ready
 from prefine.executors.worker import Orders, ShardTask, Worker
 
 _PATIENCE_S = 300.0
-"""How long no worker at all may be placed: a cluster may be starting nodes."""
+"""The longest wait for the first worker: a cluster may be starting nodes."""
 
 
 class Resources(NamedTuple):

@@ -10,7 +10,7 @@ from prefine.judges.protocol import Verdict
 from prefine.records import SCHEMA_VERSION, Completion, Prompt, Record, content_hash
 
 HUMAN = "human:"
-"""What the name of a judge begins with who is a person."""
+"""The prefix of the names of judges who are people."""
 
 SKIPPED = "skipped"
 QueueName: TypeAlias = Literal["random", "uncertain", "disagree"]

@@ -1,15 +1,14 @@
 """Answers to evaluation prompts and judgments of them: what an executor does for `evaluate`."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 from prefine.calls.protocol import Asker
 from prefine.config.base import Component
 from prefine.config.checking import checked
 from prefine.config.sections import Decoding, RunConfig
-from prefine.executors.protocol import Workplace
 from prefine.judging.choose import make_judge
 from prefine.judging.protocol import Judge, Matchup
 from prefine.metrics.protocol import AnswerPair
@@ -49,14 +48,7 @@ class AnswerJob:
         """The model's."""
         return self._sampler.notes
 
-    def run(
-        self,
-        shards: Iterable[tuple[int, Any]],
-        take: Callable[[Any], None],
-        place: Workplace,
-    ) -> None:
-        """Answer shards of prompts; give each prompt with its answer, if it has one."""
-        ask_shards(self, shards, take, place)
+    run = ask_shards
 
     def items(self, shard: list[Prompt]) -> list[Prompt]:
         """The prompts, which are the shard."""
@@ -98,14 +90,7 @@ class BothOrdersJob:
         """The judge's."""
         return self._judge.notes
 
-    def run(
-        self,
-        shards: Iterable[tuple[int, Any]],
-        take: Callable[[Any], None],
-        place: Workplace,
-    ) -> None:
-        """Judge shards of pairs of answers; give the judgments of each pair."""
-        ask_shards(self, shards, take, place)
+    run = ask_shards
 
     def items(self, shard: list[AnswerPair]) -> list[AnswerPair]:
         """The pairs of answers, which are the shard."""

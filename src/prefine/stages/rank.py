@@ -1,7 +1,6 @@
 """Stage `rank`: a strategy asks a judge to compare, or to rate, the completions of a prompt."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,7 +9,6 @@ from prefine.calls.protocol import Asker
 from prefine.config.base import Component
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, DataError
-from prefine.executors.protocol import Workplace
 from prefine.judging.choose import same_family
 from prefine.judging.counts import JudgeCounts
 from prefine.records import Manifest
@@ -178,14 +176,7 @@ class RankJob:
         """Those of the judges."""
         return self._ranker.notes_of_judges()
 
-    def run(
-        self,
-        shards: Iterable[tuple[int, Any]],
-        take: Callable[[Any], None],
-        place: Workplace,
-    ) -> None:
-        """Rank the completions of parts, which are the shards by their names."""
-        ask_shards(self, shards, take, place)
+    run = ask_shards
 
     def items(self, shard: str) -> Groups:
         """The prompts of a part that can be ranked."""

@@ -5,15 +5,14 @@ parts `max_comparisons` allows is known to the process of the command alone, whi
 works on a part.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
 from prefine.config.sections import AcrossConfig, RunConfig
 from prefine.errors import ConfigError
-from prefine.executors.protocol import Workplace
 from prefine.judging.choose import make_judge
 from prefine.judging.counts import JudgeCounts
 from prefine.judging.protocol import Judge, JudgesAcross, MatchupAcross
@@ -201,14 +200,7 @@ class AcrossJob:
         """Those of the judge."""
         return tuple(self._across.judge.notes)
 
-    def run(
-        self,
-        shards: Iterable[tuple[int, Any]],
-        take: Callable[[Any], None],
-        place: Workplace,
-    ) -> None:
-        """Make the comparisons of parts, each of which is a `PartToCompare`."""
-        ask_shards(self, shards, take, place)
+    run = ask_shards
 
     def items(self, shard: PartToCompare) -> list[MatchupAcross]:
         """The comparisons of a part with their texts."""

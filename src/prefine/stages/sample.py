@@ -1,7 +1,7 @@
 """Stage `sample`: prompts → M completions each; or the import of existing completions."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -9,7 +9,6 @@ from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Asker
 from prefine.config.sections import RunConfig
 from prefine.data.import_report import ImportReport
-from prefine.executors.protocol import Workplace
 from prefine.models.capabilities import check_model
 from prefine.models.protocol import Samples
 from prefine.records import Completion, Manifest, Prompt, content_hash
@@ -158,14 +157,7 @@ class SampleJob:
         """The model's."""
         return self._sampler.notes
 
-    def run(
-        self,
-        shards: Iterable[tuple[int, Any]],
-        take: Callable[[Any], None],
-        place: Workplace,
-    ) -> None:
-        """Sample for shards of prompts."""
-        ask_shards(self, shards, take, place)
+    run = ask_shards
 
     def items(self, shard: list[Prompt]) -> list[Prompt]:
         """The prompts, which are the shard."""

@@ -244,7 +244,7 @@ class BoundSelector:
     def _judged_proposals(
         self, within: Mapping[str, Selected], judged: JoinedByJudge
     ) -> Mapping[str, Iterable[Choice]]:
-        """The same, where a judge has decided which pairs across prompts there are."""
+        """Select pairs across prompts among those that a judge has decided."""
         assert self._as_judged is not None, "checked by the caller"
         found: Mapping[str, Iterable[Choice]] = self._as_judged(choices_of(within), judged.choices)
         return found

@@ -133,7 +133,7 @@ def ask_shards(
     take: Callable[[Any], None],
     place: Workplace,
 ) -> None:
-    """Run an asking job, as `ShardJob.run`."""
+    """Run an asking job; as an attribute of its class it is `ShardJob.run`."""
     engine = place.engine
     assert engine is not None, "a job that asks has an engine"
     numbers: deque[int] = deque()

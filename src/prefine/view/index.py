@@ -41,7 +41,7 @@ _UNREADABLE = (
     TypeError,
     AttributeError,
 )
-"""What files of another shape lead to: a line that is no object, a text where a number stood."""
+"""Errors of files of another shape: a line that is no object, a text for a number."""
 
 Signature = tuple[tuple[str, int, int], ...]
 """Names, times and sizes of files."""

@@ -153,7 +153,7 @@ class Searches:
         return Beside(keys[at - 1] if at else None, after, at + 1, total)
 
     def _beside(self, query: PromptQuery, key: Key) -> Beside:
-        """The same without a search."""
+        """Return the neighbours of a prompt in a list that no search has narrowed."""
         where, values = query.condition()
         found = self.index.database.rows(
             "WITH list AS (SELECT round, prompt_id, "

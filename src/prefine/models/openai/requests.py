@@ -35,7 +35,7 @@ from prefine.models.openai.usage import TokenCounts, TokenPrices
 from prefine.records import Usage
 
 CHAT, TEXT = "/chat/completions", "/completions"
-"""Where conversations are answered, and where texts and token ids are continued."""
+"""The addresses that answer conversations, and that continue texts and token ids."""
 
 _FAILURES_IN_A_ROW = 20
 _HOPE_S = 60.0

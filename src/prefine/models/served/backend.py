@@ -204,7 +204,7 @@ class ServedModel:
 
     @cached_property
     def _hf(self) -> "HfModel":
-        """The same folder as it is loaded into this process: tokenizer, template, weights."""
+        """The model in this process: tokenizer, template and weights of the folder served."""
         if self._serving.is_gguf:
             raise ConfigError(
                 f"{option_path(self._config_path, 'path')}: {self.path} is a GGUF file, whose "
