@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from arm_figures import difference, shares, win_rate, wins_of
 from line import Line
-from prefine.metrics.sweeps.seeds import mean_over_seeds
 from prefine.run.rows import pair_of
 from prefine.run.tables import existing_parts, read_part
 
@@ -193,8 +193,7 @@ def trial(family: Family, arm: str, seed: int, folder: Path, common: Path | None
         "steps": sum(json.loads(log[-1])["step"] for log in logs),
         "calls": sum(one["rank"]["usage"]["calls"] for one in manifests if "rank" in one),
         "characters": fmean(len(row["after"]) for row in after.values()),
-        # By prompt, in the order of their ids: 0 lost, 1 tied, 2 won against the initial model.
-        "wins": "".join("012"[(gain > 0) - (gain < 0) + 1] for _, gain in sorted(gains.items())),
+        "wins": wins_of(gains),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -211,12 +210,11 @@ def show(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> None:
         wins: dict[str, dict[int, list[float]]] = {}
         for arm in arms:
             ours = [row for key, row in found.items() if key[:2] == (name, arm)]
-            wins[arm] = {row["seed"]: [int(one) / 2 for one in row["wins"]] for row in ours}
-            rate = mean_over_seeds("win rate", list(wins[arm].values()), scale=100)
+            wins[arm] = {row["seed"]: shares(row["wins"]) for row in ours}
             print(
                 Line(
                     arm,
-                    f"gold win rate {rate.value:.1f} % {_interval(rate)}, "
+                    f"{win_rate(list(wins[arm].values()))}, "
                     f"{len(ours)} seed{'s' * (len(ours) != 1)}, "
                     f"{fmean(row['characters'] for row in ours):.0f} characters",
                 )
@@ -226,17 +224,8 @@ def show(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> None:
             both = sorted(wins[first].keys() & wins[arm].keys())
             if not both:
                 continue
-            table = [
-                [b - a for a, b in zip(wins[first][seed], wins[arm][seed], strict=True)]
-                for seed in both
-            ]
-            change = mean_over_seeds("difference", table, scale=100)
-            figure = f"{change.value:+.1f} points {_interval(change)}, {len(both)} seeds"
-            print(Line(f"{arm}: minus {first}", figure))
-
-
-def _interval(metric: Any) -> str:
-    return "" if metric.interval is None else "[{:.1f}, {:.1f}]".format(*metric.interval)
+            ours, theirs = ([wins[one][seed] for seed in both] for one in (arm, first))
+            print(Line(f"{arm}: minus {first}", f"{difference(theirs, ours)}, {len(both)} seeds"))
 
 
 def main() -> None:

@@ -25,8 +25,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from arm_figures import difference, shares, win_rate, wins_of
 from line import Line
-from prefine.metrics.sweeps.seeds import mean_over_seeds
 
 HERE = Path(__file__).parent
 CONFIG = HERE.parent / "configs" / "bridge.yaml"
@@ -90,8 +90,7 @@ def trial(arm: str, seed: int, out: Path, donor: Path) -> dict[str, Any]:
         "fall": final["fall"],
         "accuracy": final["accuracy"],
         "characters": fmean(len(row["after"]) for row in rows),
-        # By prompt, in the order of their ids: 0 lost, 1 tied, 2 won against the initial model.
-        "wins": "".join("012"[(gain > 0) - (gain < 0) + 1] for _, gain in sorted(gains.items())),
+        "wins": wins_of(gains),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -109,9 +108,8 @@ def show(path: Path) -> None:
     wins: dict[str, list[list[float]]] = {}
     for arm in ARMS:
         ours = [found[arm, seed] for seed in seeds]
-        wins[arm] = [[int(one) / 2 for one in row["wins"]] for row in ours]
-        rate = mean_over_seeds("win rate", wins[arm], scale=100)
-        figure = f"gold win rate {rate.value:.1f} % {_interval(rate)}"
+        wins[arm] = [shares(row["wins"]) for row in ours]
+        figure = win_rate(wins[arm])
         figure += f", chosen fell {fmean(row['fall'] for row in ours):+.2f} nats"
         figure += f", {fmean(row['characters'] for row in ours):.0f} characters"
         if ours[0]["bridged"] is not None:
@@ -119,21 +117,10 @@ def show(path: Path) -> None:
             figure += f", {share:.0%} of pairs bridged"
         lines.append(Line(arm, figure))
     for one, other in combinations(ARMS, 2):
-        table = [
-            [b - a for a, b in zip(first, second, strict=True)]
-            for first, second in zip(wins[one], wins[other], strict=True)
-        ]
-        change = mean_over_seeds("difference", table, scale=100)
-        lines.append(
-            Line(f"{other} minus {one}", f"{change.value:+.1f} points {_interval(change)}")
-        )
+        lines.append(Line(f"{other} minus {one}", difference(wins[one], wins[other])))
     count = f"{len(seeds)} seed{'s' * (len(seeds) != 1)}"
     print(f"{count}, {PROMPTS:,} test prompts, configs/bridge.yaml with {', '.join(SIZES)}")
     print(*lines, sep="\n")
-
-
-def _interval(metric: Any) -> str:
-    return "" if metric.interval is None else "[{:.1f}, {:.1f}]".format(*metric.interval)
 
 
 def main() -> None:

@@ -24,8 +24,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+from arm_figures import difference, shares, win_rate, wins_of
 from line import Line
-from prefine.metrics.sweeps.seeds import mean_over_seeds
 
 CONFIG = str(files("prefine.playground") / "demo.yaml")
 RESULTS = Path(__file__).parent / "results" / "joint.jsonl"
@@ -73,8 +73,7 @@ def trial(arm: str, seed: int, out: Path, sizes: tuple[str, ...]) -> dict[str, A
         "seed": seed,
         "calls": stages["rank"]["usage"]["calls"],
         "pairs": stages["train"]["counts"]["taken"],
-        # By prompt, in the order of their ids: 0 lost, 1 tied, 2 won against the initial model.
-        "wins": "".join("012"[(gain > 0) - (gain < 0) + 1] for _, gain in sorted(gains.items())),
+        "wins": wins_of(gains),
         "seconds": round(time.monotonic() - began, 1),
     }
 
@@ -86,23 +85,12 @@ def show(path: Path) -> None:
     wins: dict[str, list[list[float]]] = {}
     for arm in ARMS:
         ours = [found[arm, seed] for seed in seeds]
-        wins[arm] = [[int(one) / 2 for one in row["wins"]] for row in ours]
+        wins[arm] = [shares(row["wins"]) for row in ours]
         calls, pairs = (fmean(row[name] for row in ours) for name in ("calls", "pairs"))
-        rate = mean_over_seeds("win rate", wins[arm], scale=100)
-        figure = f"gold win rate {rate.value:.1f} % {_interval(rate)}"
-        print(Line(arm, f"{figure}, {calls:,.0f} judge calls, {pairs:,.0f} pairs"))
+        print(Line(arm, f"{win_rate(wins[arm])}, {calls:,.0f} judge calls, {pairs:,.0f} pairs"))
     for one, other in combinations(ARMS, 2):
-        table = [
-            [b - a for a, b in zip(first, second, strict=True)]
-            for first, second in zip(wins[one], wins[other], strict=True)
-        ]
-        change = mean_over_seeds("difference", table, scale=100)
-        print(Line(f"{other} minus {one}", f"{change.value:+.1f} points {_interval(change)}"))
+        print(Line(f"{other} minus {one}", difference(wins[one], wins[other])))
     print(f"{len(seeds)} seeds, {PROMPTS:,} test prompts")
-
-
-def _interval(metric: Any) -> str:
-    return "" if metric.interval is None else "[{:.1f}, {:.1f}]".format(*metric.interval)
 
 
 def main() -> None:
