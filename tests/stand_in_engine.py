@@ -103,10 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
             key = self.headers.get("Authorization", "")
             write(self.settings, "request", body=body, key=key, at=self.path)
         settings = self.settings
-        first = not settings.once or not Path(settings.once).exists()
-        if first and asked in (settings.dies_after, settings.hangs_after):
-            if settings.once:
-                Path(settings.once).touch()
+        if asked in (settings.dies_after, settings.hangs_after) and _is_first(settings.once):
             if asked == settings.dies_after:
                 os._exit(3)
             os.kill(os.getpid(), signal.SIGSTOP)
@@ -146,6 +143,17 @@ class _Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         print(format % args, flush=True)
+
+
+def _is_first(once: str | None) -> bool:
+    """Claim the file: of servers that come to it in the same moment, one alone has made it."""
+    if not once:
+        return True
+    try:
+        Path(once).touch(exist_ok=False)
+    except FileExistsError:
+        return False
+    return True
 
 
 def write(settings: argparse.Namespace, kind: str, **values: Any) -> None:

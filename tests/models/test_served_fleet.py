@@ -73,9 +73,10 @@ def ask(
 
 
 def is_answered(found: Sequence[str | BackendError]) -> bool:
+    errors = [str(answer) for answer in found if isinstance(answer, BackendError)]
+    assert not errors
     return all(
-        isinstance(answer, str) and engine.says(f"question {number}", 1) in answer
-        for number, answer in enumerate(found)
+        engine.says(f"question {number}", 1) in str(answer) for number, answer in enumerate(found)
     )
 
 
