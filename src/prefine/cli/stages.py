@@ -2,13 +2,13 @@
 
 import json
 import time
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 from typer import Option
-from typer.core import TyperGroup
 
 from prefine.cli.ending import complain, visible
 from prefine.cli.options import (
@@ -21,70 +21,17 @@ from prefine.cli.options import (
     load_config,
 )
 from prefine.cli.processes import launched, refuse_others, refuse_several, train_together
-from prefine.cli.rounds import run_in_rounds
 from prefine.errors import ConfigError
 
 if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
     from prefine.records import Manifest
 
-_HELP = {
-    "sample": "Sample completions, or import existing ones.",
-    "rank": "Rank each prompt's completions by the judge.",
-    "pair": "Select preference pairs from the rankings; asks no judge.",
-    "bridge": "Rewrite rejected answers towards the chosen ones; asks a model and a judge.",
-    "train": "Train the policy on the pairs.",
-    "evaluate": "Compare the trained model with its baseline.",
-    "report": "Write report.html from what the run folder holds.",
-}
 _READS_ROWS = ("sample", "pair", "evaluate")
 _DEMO_KEYS = {
     *("win_rate", "interval", "chosen_fall", "held_out_fall", "delta", "budget"),
     *("seconds", "report", "warnings"),
 }
-
-
-class PipelineOrder(TyperGroup):
-    """Commands in the order of the pipeline, though the stage `evaluate` is a group."""
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands."""
-        names = [name for name in super().list_commands(ctx) if name != "evaluate"]
-        names.insert(names.index("report"), "evaluate")
-        return names
-
-
-class StageOrCommand(TyperGroup):
-    """A stage that is a group of commands, too: arguments that name no command are the stage's."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the stage's name before arguments that name no command."""
-        if not args or args[0] not in self.commands:
-            args = ["stage", *args]
-        return super().parse_args(ctx, args)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command; the stage's own has no name, as it is called without."""
-        name, command, rest = super().resolve_command(ctx, args)
-        return "" if name == "stage" else name, command, rest
-
-
-evaluate_app = typer.Typer(cls=StageOrCommand, subcommand_metavar="CONFIG | annotations FILE...")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register run, demo and the stages."""
-    app.command()(run)
-    app.command()(demo)
-    for stage, text in _HELP.items():
-        if stage != "evaluate":
-            app.command(stage, help=text)(_stage_command(stage))
-    text = f"{_HELP['evaluate']} Or measure public files."
-    more = "`prefine evaluate annotations FILE...` prints the metrics of public annotation files."
-    evaluate_app.command("stage", hidden=True, help=f"{_HELP['evaluate']} {more}")(
-        _stage_command("evaluate")
-    )
-    app.add_typer(evaluate_app, name="evaluate", help=text)
 
 
 def run(
@@ -111,6 +58,8 @@ def run(
     refuse_others()
     loaded = load_config(config, set_, run_dir)
     if loaded.rounds is not None:
+        from prefine.cli.rounds import run_in_rounds
+
         with nullcontext() if dry_run else kept_at_its_url(loaded):
             run_in_rounds(loaded, dry_run=dry_run, offline=offline, strict=strict, as_json=json_)
     elif dry_run:
@@ -136,7 +85,9 @@ def demo(
     _run_all(load_config(path, set_, run_dir), json_, demo=True)
 
 
-def _stage_command(stage: str) -> Any:
+def _stage_command(stage: str, text: str) -> Callable[..., None]:
+    """Return the command of a stage; `text` is its help."""
+
     def command(
         config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, json_: AsJson = False
     ) -> None:
@@ -151,7 +102,20 @@ def _stage_command(stage: str) -> Any:
     ) -> None:
         _run_one(stage, config, set_, run_dir, json_, strict=strict)
 
-    return strict_command if stage in _READS_ROWS else command
+    made = strict_command if stage in _READS_ROWS else command
+    made.__doc__ = text
+    return made
+
+
+sample = _stage_command("sample", "Sample completions, or import existing ones.")
+rank = _stage_command("rank", "Rank each prompt's completions by the judge.")
+pair = _stage_command("pair", "Select preference pairs from the rankings; asks no judge.")
+bridge = _stage_command(
+    "bridge", "Rewrite rejected answers towards the chosen ones; asks a model and a judge."
+)
+train = _stage_command("train", "Train the policy on the pairs.")
+evaluate = _stage_command("evaluate", "Compare the trained model with its baseline.")
+report = _stage_command("report", "Write report.html from what the run folder holds.")
 
 
 def _run_one(
