@@ -33,7 +33,8 @@ from prefine.models.hf.loading import load_model
 from prefine.models.playground import playground, playground_folder
 from prefine.playground.world import draw_prompts, gold
 from prefine.records import Message, Prompt
-from prefine.stages.anchors import automatic_budget, read_anchors
+from prefine.stages.anchors import read_anchors
+from prefine.stages.budget import automatic_budget
 from prefine.stages.training_inputs import read_held_out, read_items
 from prefine.training.loop import train
 from prefine.training.reference.prepare import forward_of

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from prefine.bridging.outcome import BRIDGED
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, DataError
 from prefine.records import content_hash
@@ -59,6 +58,9 @@ def bridge_examples(run_dir: Path, count: int) -> tuple[BridgeExample, ...]:
 
     Only the rows shown are read whole.
     """
+    # Here and not above: few runs have a section `bridge`.
+    from prefine.bridging.outcome import BRIDGED
+
     found: list[tuple[str, Path, int]] = []
     for part in existing_parts(run_dir / BRIDGED_PAIRS):
         ids = zip(*(column(part, name) for name in _IDS), strict=True)

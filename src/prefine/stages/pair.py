@@ -39,7 +39,6 @@ from prefine.stages.pair_options import (
     held_out_inputs,
     held_out_of_run,
 )
-from prefine.stages.replay import check_replay, replay_inputs, replayed
 from prefine.stages.stage_run import Progress, StageRun, chunks
 from prefine.stages.subsets import left_out, source_of, takes_all, within
 
@@ -86,6 +85,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         selector_of,
         table_of,
     )
+    from prefine.stages.replay import check_replay, replay_inputs, replayed
     from prefine.stages.shards import spread
 
     settings = config.pair
