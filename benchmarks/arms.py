@@ -27,7 +27,7 @@ from typing import Any
 
 from arm_figures import difference, shares, win_rate, wins_of
 from line import Line
-from prefine.run.rows import pair_of
+from prefine.run.item_rows import pair_of
 from prefine.run.tables import existing_parts, read_part
 
 HERE = Path(__file__).parent

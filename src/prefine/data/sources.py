@@ -13,7 +13,7 @@ from prefine.config.checking import checked
 from prefine.config.components import options_model
 from prefine.data.answer_texts import without_reasoning
 from prefine.data.files import files_at, rows_in
-from prefine.data.formats import Format, as_json
+from prefine.data.formats import Format
 from prefine.data.layouts.prompts import put_aside
 from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, rest
 from prefine.data.layouts.table import (
@@ -216,6 +216,8 @@ def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
 
 def _rows_of(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
     """Yield the rows of a user's function, each with its place."""
+    from prefine.data.table_formats import as_json
+
     number = -1
     try:
         for number, item in enumerate(function()):

@@ -9,7 +9,7 @@ from prefine.records import content_hash
 from prefine.report.data import BridgeExample
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
-from prefine.run.rows import pair_of
+from prefine.run.item_rows import pair_of
 from prefine.run.tables import column, existing_parts, read_part, table_hash
 
 _IDS = ("prefine_prompt_id", "prefine_chosen_id", "prefine_rejected_id")

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from prefine.data.layouts.conversations import marked_turns
+from prefine.data.layouts.marks import marked_turns
 from prefine.data.layouts.protocol import (
     SourceRow,
     Values,

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from prefine.errors import DataError
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
 from prefine.records import LabelledCompletion, PreferencePair
-from prefine.run.rows import label_of, pair_of
+from prefine.run.item_rows import label_of, pair_of
 from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
 from prefine.training.relations import pair_rows
 from prefine.training.relations.pair_checks import check_pairs
