@@ -11,8 +11,8 @@ from prefine.cli.options import without_flag_types
 
 COMMANDS = {
     "init": "prefine.cli.init:init",
-    "run": "prefine.cli.stages:run",
-    "demo": "prefine.cli.stages:demo",
+    "run": "prefine.cli.run:run",
+    "demo": "prefine.cli.run:demo",
     "sample": "prefine.cli.stages:sample",
     "rank": "prefine.cli.stages:rank",
     "pair": "prefine.cli.stages:pair",

@@ -20,14 +20,14 @@ Groups: TypeAlias = list[tuple[Prompt, list[Completion]]]
 
 def completion_row(completion: Completion, prompt: Prompt) -> TableRow:
     """A completion as a row; the prompt travels with it, so that a table can be read alone."""
-    return answer_row(completion) | {"prompt": prompt.model_dumpjson_text(exclude_none=True)}
+    return answer_row(completion) | {"prompt": prompt.model_dump_json(exclude_none=True)}
 
 
 def answer_row(completion: Completion) -> TableRow:
     """A completion as a row without its prompt."""
     row = completion.model_dump(mode="json", exclude=NOT_STORED)
     row["text"] = completion.text
-    row["message"] = completion.message.model_dumpjson_text(exclude_none=True)
+    row["message"] = completion.message.model_dump_json(exclude_none=True)
     row["sampling"] = json_text(row["sampling"])
     row["metadata"] = json_text(row["metadata"])
     return row

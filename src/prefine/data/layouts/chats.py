@@ -3,14 +3,8 @@
 from collections.abc import Mapping
 from typing import Any
 
-from prefine.data.layouts.protocol import (
-    HISTORY_NAMES,
-    SourceRow,
-    Values,
-    conversation,
-    is_conversation,
-    rest,
-)
+from prefine.data.layouts.fields import conversation
+from prefine.data.layouts.protocol import HISTORY_NAMES, SourceRow, Values, is_conversation, rest
 
 _NAMES = ("conversations", "conversation", "messages")
 # What a row with an answer or a prompt of its own has; its conversation says more, or the same.
