@@ -293,8 +293,7 @@ def _inputs(
             prompt_ids = [item.prompt.id for item in items]
             ids |= set(prompt_ids)
             if trains and kind == "labels":
-                from prefine.training.relations.by_kind import losses_of_kind
-                from prefine.training.relations.choose import configured_losses
+                from prefine.training.relations.choose import configured_losses, losses_of_kind
                 from prefine.training.relations.labels import check_other_prompts
 
                 losses = losses_of_kind(configured_losses(config.train), kind)
