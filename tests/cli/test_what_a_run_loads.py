@@ -120,6 +120,7 @@ UNUSED = [
     "training/relations/labels",
     "training/relations/lists",
     "training/relations/mixed",
+    "training/relations/pair_extras",
     "training/relations/rewards",
     "training/reward_texts",
     "training/step_sources/self_play",
