@@ -17,7 +17,7 @@ from command import prefine
 from prefine import train as prefine_train
 from prefine.calls.protocol import JournalGroup, Submission
 from prefine.config.storage import StorageConfig, as_url, is_url
-from prefine.errors import BackendError, ConfigError
+from prefine.errors import BackendError, ConfigError, DataError
 from prefine.run import mirror, segments, store_lease
 from prefine.run.folder import RunFolder
 from prefine.run.journal import Journal
@@ -367,6 +367,39 @@ def test_a_store_that_fails_stops_the_run(place: Place) -> None:
     remote = Remote("flaky://runs/one")
     for name in ("model/model.safetensors", "train_log.jsonl", "pairs/part-00000.parquet"):
         assert remote.read(name) == (place.root / "whole" / name).read_bytes()
+
+
+def test_an_error_of_the_run_and_one_of_the_last_upload_are_both_told(
+    tmp_path: Path,
+) -> None:
+    there = storage(url="flaky://runs/one", lease_s=1)
+    lost = "then flaky://runs/one: cannot be reached (OSError: the store is out of order)"
+    with (
+        pytest.raises(DataError, match="no pairs") as raised,
+        mirrored(tmp_path / "run", there, silent),
+    ):
+        FlakyFileSystem.writes_left = 0
+        (tmp_path / "run" / "state.json").write_text("{}")
+        raise DataError("no pairs")
+    assert [one[: len(lost)] for one in raised.value.__notes__] == [lost]
+    # An error of the store that stopped the run is told once.
+    FlakyFileSystem.writes_left = None
+    with (
+        pytest.raises(BackendError, match="the store is out of order") as failed,
+        mirrored(tmp_path / "run", there, silent),
+        RunFolder(tmp_path / "run") as folder,
+    ):
+        FlakyFileSystem.writes_left = 0
+        folder.journal().write(JournalGroup("rank", [(Submission("t", "id"), ["l"])]))
+    assert not hasattr(failed.value, "__notes__")
+
+    # Ctrl-C ends without a message, so the loss is said.
+    FlakyFileSystem.writes_left, said = None, list[str]()
+    with pytest.raises(KeyboardInterrupt), mirrored(tmp_path / "run", there, said.append):
+        FlakyFileSystem.writes_left = 0
+        (tmp_path / "run" / "state.json").write_text("{  }")
+        raise KeyboardInterrupt
+    assert said[-1].startswith(f"interrupted; {lost}")
 
 
 def test_no_answer_is_used_that_the_store_does_not_get(

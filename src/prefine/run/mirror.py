@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from prefine.atomic import write_text
 from prefine.calls.protocol import JournalGroup
 from prefine.config.storage import StorageConfig
-from prefine.errors import BackendError, PrefineError
+from prefine.errors import BackendError, PrefineError, noted_on
 from prefine.run import segments
 from prefine.run.fetch import SMALL
 from prefine.run.open_mirrors import OPEN
@@ -61,7 +61,7 @@ def mirrored(
     Args:
         run_dir: The folder of this machine.
         storage: The run's section `storage`, with the URL.
-        say: Is told about waiting and about what was moved aside.
+        say: Is told about waiting, what was moved aside, and what failed after Ctrl-C.
 
     Raises:
         ConfigError: Another machine works on the run, or the store may not be written.
@@ -73,17 +73,23 @@ def mirrored(
     mirror = Mirror(run_dir, storage, say)
     OPEN[mirror.folder] = mirror
     try:
+        yield
+    except BaseException as error:
+        # The error of the run comes first; what can still be kept, is.
+        with noted_on(error):
+            mirror.settle()
+        with noted_on(error):
+            mirror.close()
+        if isinstance(error, KeyboardInterrupt):  # it ends without a message that has its notes
+            say("; ".join(["interrupted", *getattr(error, "__notes__", ())]))
+        raise
+    else:
         try:
-            yield
-        except BaseException:
-            # The error of the run is the one to show; what can still be kept, is.
-            with suppress(PrefineError):
-                mirror.settle()
-            raise
-        mirror.settle()
+            mirror.settle()
+        finally:
+            mirror.close()
     finally:
         del OPEN[mirror.folder]
-        mirror.close()
 
 
 class Mirror:
@@ -261,11 +267,13 @@ class Mirror:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        then()
-        if self._error is not None:
-            self._leases.patience_s = _LAST_PATIENCE_S
-        with suppress(PrefineError):
-            self._lease.release()
+        try:
+            then()
+        finally:
+            if self._error is not None:
+                self._leases.patience_s = _LAST_PATIENCE_S
+            with suppress(PrefineError):
+                self._lease.release()
 
     def _may_change(self) -> None:
         """Return if the store is this process's to write at this moment.
