@@ -3,21 +3,17 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
 
-import fsspec
 import pytest
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
+import stores
 from command import prefine
 from prefine import train as prefine_train
 from prefine.calls.protocol import JournalGroup, Submission
-from prefine.config.storage import StorageConfig, as_url, is_url
-from prefine.errors import BackendError, ConfigError, DataError
+from prefine.config.storage import as_url, is_url
+from prefine.errors import BackendError, DataError
 from prefine.run import mirror, segments, store_lease
 from prefine.run.folder import RunFolder
 from prefine.run.journal import Journal
@@ -25,40 +21,12 @@ from prefine.run.mirror import Mirror, mirrored
 from prefine.run.remote import Remote
 from prefine.run.store_lease import StoreLease
 from run_place import BACKEND, CONFIG, OK, Place
-
-
-class FlakyFileSystem(MemoryFileSystem):
-    """The memory, which does not answer from some write on for as long as a test says."""
-
-    protocol = "flaky"
-    store: dict[str, Any] = {}  # noqa: RUF012 - as its base has it
-    pseudo_dirs = [""]  # noqa: RUF012
-    writes_left: int | None = None
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
-        if FlakyFileSystem.writes_left is not None:
-            if FlakyFileSystem.writes_left <= 0:
-                raise OSError("the store is out of order")
-            FlakyFileSystem.writes_left -= 1
-        super().pipe_file(path, value, mode, **kwargs)
+from stores import FlakyFileSystem, group, silent, storage
 
 
 @pytest.fixture(autouse=True)
-def _empty_stores() -> Iterator[None]:
-    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    for kind in (MemoryFileSystem, FlakyFileSystem):
-        kind.store.clear()
-        kind.pseudo_dirs[:] = [""]
-    FlakyFileSystem.writes_left = None
-    yield
-
-
-def storage(**values: Any) -> StorageConfig:
-    return StorageConfig(**{"url": "memory://runs/one", "patience_s": 0.5, **values})
-
-
-def silent(text: str) -> None:
-    del text
+def _empty_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores.empty(monkeypatch)
 
 
 def test_urls_are_told_from_paths() -> None:
@@ -82,63 +50,6 @@ def test_groups_come_back_as_they_were_written() -> None:
     assert segments.decode(segments.encode(groups), "here") == groups
 
 
-def test_one_machine_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote, said = Remote("memory://runs/one"), list[str]()
-    first = StoreLease(remote, 1.0, said.append)
-    assert first.number == 1
-    # Its beat moves while another machine looks.
-    monkeypatch.setattr(store_lease.time, "sleep", lambda seconds: first.beat())
-    with pytest.raises(ConfigError, match=r"another machine .* is working on this run"):
-        StoreLease(remote, 1.0, said.append)
-    monkeypatch.undo()
-    # It does not: after the time that it named itself, the other one takes over.
-    began = time.monotonic()
-    second = StoreLease(remote, 1.0, said.append)
-    assert second.number == 2
-    assert time.monotonic() - began >= 1.0
-    with pytest.raises(BackendError, match="another machine has taken this run over"):
-        first.beat()
-    second.beat()
-    second.release()
-    began = time.monotonic()
-    assert StoreLease(remote, 60.0, said.append).number == 3
-    assert time.monotonic() - began < 1.0
-    assert len(said) == 2
-
-
-def test_of_two_that_take_over_one_gets_it() -> None:
-    remote = Remote("memory://runs/one")
-    assert remote.create("lease/000007.json", b"mine")
-    assert not remote.create("lease/000007.json", b"theirs")
-    assert remote.read("lease/000007.json") == b"mine"
-
-
-def test_files_on_a_disk_are_whole_and_a_lease_is_taken_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("prefine.run.remote._WHOLE_BYTES", 4)
-    remote, journal = Remote(f"file://{tmp_path}/run", patience_s=0.3), tmp_path / "large"
-    journal.write_bytes(b"journal")
-    remote.upload(journal, "journal/whole.sqlite")
-
-    def killed(file: Path, to: Path) -> None:
-        to.write_bytes(file.read_bytes()[:3])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("prefine.run.remote._copy", killed)
-    journal.write_bytes(b"a later one")
-    with pytest.raises(KeyboardInterrupt):
-        remote.upload(journal, "journal/whole.sqlite")
-    assert remote.read("journal/whole.sqlite") == b"journal"
-    (tmp_path / "run" / "journal" / ".whole.sqlite.7.tmp").write_bytes(b"a l")
-    assert list(remote.listing()) == ["journal/whole.sqlite"]
-    # Two looked at the same moment, and saw no lease.
-    monkeypatch.setattr(LocalFileSystem, "exists", lambda self, path, **_: False)
-    assert remote.create("lease/000001.json", b"mine")
-    assert not remote.create("lease/000001.json", b"theirs")
-    assert remote.read("lease/000001.json") == b"mine"
-
-
 def test_nothing_is_written_under_a_lease_that_was_not_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,26 +69,6 @@ def test_nothing_is_written_under_a_lease_that_was_not_renewed(
         assert remote.read("state.json") == b"{}"
 
 
-def test_a_beat_has_one_time_for_all_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = Remote("flaky://runs/one", patience_s=30)
-    lease = StoreLease(remote, 60.0, silent)
-    find, calls = FlakyFileSystem.find, list[float]()
-
-    def slow(self: FlakyFileSystem, *args: Any, **kwargs: Any) -> Any:
-        """The listing takes two tries; the write never gets through."""
-        calls.append(time.monotonic())
-        if len(calls) == 1:
-            FlakyFileSystem.writes_left = 0
-            raise OSError("slow")
-        return find(self, *args, **kwargs)
-
-    monkeypatch.setattr(FlakyFileSystem, "find", slow)
-    began = time.monotonic()
-    with pytest.raises(BackendError, match="the store is out of order"), remote.within(0.5):
-        lease.beat()
-    assert time.monotonic() - began < 0.6
-
-
 def test_the_lease_is_renewed_while_a_run_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,35 +85,6 @@ def test_the_lease_is_renewed_while_a_run_is_fetched(
     with mirrored(tmp_path / "run", storage(lease_s=1), silent):
         pass
     assert beats[0] >= 1
-
-
-def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:
-    remote = Remote("memory://runs/one")
-    held = StoreLease(remote, 60.0, silent)
-    value = json.loads(remote.read("lease/000001.json"))
-    remote.write("lease/000001.json", json.dumps(value | {"pid": 2**22 + 1}).encode())
-    began = time.monotonic()
-    assert StoreLease(remote, 60.0, silent).number == held.number + 1
-    assert time.monotonic() - began < 5
-
-
-def test_a_process_of_another_container_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remote = Remote("memory://runs/one")
-    StoreLease(remote, 1.0, silent)
-    value = json.loads(remote.read("lease/000001.json"))
-    # Its number names no process here, where processes are numbered apart.
-    remote.write("lease/000001.json", json.dumps(value | {"pid": 2**22 + 1}).encode())
-    (tmp_path / "pid").touch()
-    monkeypatch.setattr(store_lease, "_PIDS", tmp_path / "pid")
-    began = time.monotonic()
-    assert StoreLease(remote, 1.0, silent).number == 2
-    assert time.monotonic() - began >= 1.0
-
-
-def group(*keys: str, **values: Any) -> JournalGroup:
-    return JournalGroup("rank", [], list(keys), {key: f'"{key}"' for key in keys}, **values)
 
 
 def test_a_journal_is_built_again_from_its_pieces(

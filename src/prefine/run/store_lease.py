@@ -67,7 +67,7 @@ class StoreLease:
                 "heard of this one; it goes on there"
             )
         self._beats, began = self._beats + 1, _now()
-        self._remote.write(self._name, self._content())
+        self._remote.overwrite(self._name, self._content())
         self._seen_at = began
 
     def check(self) -> None:
@@ -82,7 +82,7 @@ class StoreLease:
     def release(self) -> None:
         """Say that this process has ended; the number stays taken."""
         if _highest(self._remote) == self.number:
-            self._remote.write(self._name, self._content(released=True))
+            self._remote.overwrite(self._name, self._content(released=True))
 
     @property
     def _name(self) -> str:
