@@ -5,6 +5,7 @@ import threading
 import time
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -148,6 +149,83 @@ def test_what_this_machine_did_not_send_is_sent_when_it_goes_on(tmp_path: Path) 
     assert "was written by another machine since" in said[0]
     (aside,) = tmp_path.glob("run.before-*")
     assert (aside / "train_log.jsonl").read_text() == "old\n"
+
+
+def test_a_holder_that_was_killed_before_it_wrote_is_no_other_machine(tmp_path: Path) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    with mirrored(place, storage(), silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+    state = json.loads((place / ".mirror.json").read_text())
+    (place / ".mirror.json").write_text(json.dumps(state | {"clean": False}))
+    with closing(Journal(place / "journal" / "part-00000.sqlite")) as journal:
+        journal.write(group("b"))
+    for number in (2, 3):  # it took the lease, and no more
+        StoreLease(remote, 60.0, silent)
+        lease = json.loads(remote.read(f"lease/{number:06d}.json"))
+        dead = json.dumps(lease | {"pid": 2**22 + 1}).encode()
+        remote.write(f"lease/{number:06d}.json", dead)
+    said = list[str]()
+    with mirrored(place, storage(), said.append), RunFolder(place) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+    assert (said, list(tmp_path.glob("run.before-*"))) == ([], [])
+
+
+def test_a_kill_between_keeping_the_state_and_saying_so_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, kept = tmp_path / "run", StoreLease.begin_to_write
+
+    def killed(self: StoreLease) -> None:
+        raise KeyboardInterrupt
+
+    for machine, key in ((place, "a"), (tmp_path / "other", "b")):
+        with mirrored(machine, storage(), silent), RunFolder(machine) as folder:
+            folder.journal().write(group(key))
+        monkeypatch.setattr(StoreLease, "begin_to_write", killed)
+        with pytest.raises(KeyboardInterrupt), mirrored(machine, storage(), silent):
+            pass
+        monkeypatch.setattr(StoreLease, "begin_to_write", kept)
+        said = list[str]()
+        with mirrored(machine, storage(), said.append):
+            pass
+        assert said == []
+    # The other machine has written since; that this one began to go on does not hide it.
+    monkeypatch.setattr(StoreLease, "begin_to_write", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), mirrored(place, storage(), said.append):
+            pass
+    monkeypatch.setattr(StoreLease, "begin_to_write", kept)
+    with mirrored(place, storage(), said.append), RunFolder(place) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+    assert len(said) == 1
+    assert "was written by another machine since" in said[0]
+
+
+def test_a_fetch_that_was_cut_off_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, other = tmp_path / "run", tmp_path / "other"
+    with mirrored(place, storage(), silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+        (place / "pairs").mkdir()
+        for name in ("pairs/part-00000.parquet", "state.json"):
+            (place / name).write_text("{}")
+    kept = segments.restore
+
+    def killed(remote: Remote, pieces: Any, to: Path) -> int:
+        kept(remote, pieces, to)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segments, "restore", killed)
+    with pytest.raises(KeyboardInterrupt), mirrored(other, storage(), silent):
+        pass
+    assert (other / "pairs" / "part-00000.parquet").exists()
+    monkeypatch.setattr(segments, "restore", kept)
+    said = list[str]()
+    with mirrored(other, storage(), said.append), RunFolder(other) as folder:
+        assert folder.journal().count() == 1
+        assert (other / "state.json").read_text() == "{}"
+    assert (said, list(tmp_path.glob("other.before-*"))) == ([], [])
 
 
 def test_a_restart_that_fails_does_not_lose_what_was_not_sent(tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ store, and when the store does not answer, the run stops.
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -192,7 +193,14 @@ class Mirror:
             for name in (*SMALL, _STATE):
                 (self.folder / name).unlink(missing_ok=True)
         state = self._state()
-        written_here = state is not None and state["lease"] == self._lease.number - 1
+        if state is not None and state.get("fetching"):
+            # A fetch that was cut off; all that is here is at the store.
+            _empty(self.folder)
+            state = None
+        written_here = state is not None and self._lease.last_writer in (
+            state["lease"],
+            state.get("after"),
+        )
         if written_here and state is not None:
             # However this attempt ends, the next one must know that it was of this folder.
             self._sent = {name: (stat[0], stat[1]) for name, stat in state["sent"].items()}
@@ -212,15 +220,16 @@ class Mirror:
             present = []
         pieces = segments.pieces_of(stored)
         self._segments = sum(not one.whole for found in pieces.values() for one in found)
-        if present:
-            if not (written_here and state is not None and state["clean"]):
-                # The end of a journal may not be at the store.
-                self._compact()
-        else:
+        if not present:
+            self._keep_state(clean=False, fetching=True)
             self._fetch([name for name in stored if not _is_apart(name)], pieces)
-            if self._segments > _COMPACT:
-                self._compact()
         self._keep_state(clean=False)
+        self._lease.begin_to_write()
+        # Where this folder was worked on and not closed, the end of a journal may not be at the
+        # store.
+        is_whole = written_here and state is not None and state["clean"]
+        if (present and not is_whole) or self._segments > _COMPACT:
+            self._compact()
 
     def _knows_only_beginnings(self) -> bool:
         """Return True if there are no more than the small files that a command reads first."""
@@ -242,11 +251,13 @@ class Mirror:
             return None
         return found if found.get("url") == self.remote.url else None
 
-    def _keep_state(self, *, clean: bool) -> None:
+    def _keep_state(self, *, clean: bool, fetching: bool = False) -> None:
         value = {
             "url": self.remote.url,
             "lease": self._lease.number,
+            "after": self._lease.last_writer,
             "clean": clean,
+            "fetching": fetching,
             "sent": self._sent,
         }
         write_text(self.folder / _STATE, json.dumps(value))
@@ -451,6 +462,14 @@ class Mirror:
             earlier = segments.pieces_of(stored).get(journal, [])
             self.remote.delete(one.name for one in earlier if one[:2] <= piece[:2] and one != piece)
         self._segments = 0
+
+
+def _empty(folder: Path) -> None:
+    for one in folder.iterdir():
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        else:
+            one.unlink()
 
 
 def _stat(path: Path) -> _Stat:
