@@ -684,8 +684,9 @@ CASES = [
     answers_case(
         "UTF-16",
         lambda rows: rows.__setitem__(slice(None), ['{"prompt": "a"}\n'.encode("utf-16")]),
-        "answers.jsonl, line 1",
-        "not UTF-8",
+        "answers.jsonl",
+        "UTF-16",
+        "iconv -f UTF-16",
     ),
     answers_case(
         "gzip",

@@ -25,6 +25,11 @@ _LIST = (
     "a file that is one list is JSON: let its name end in .json, or set format: json (--format "
     "json)"
 )
+_OBJECT = (
+    "an object over several lines is JSON, not JSON Lines: put the objects into a list, in a file "
+    "whose name ends in .json"
+)
+_CONVERT = "convert the file, for example with iconv -f WINDOWS-1252 -t UTF-8"
 # Python writes these constants, which JSON does not have. NaN counts as a missing value.
 _CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
 # Cells of a CSV file are texts; an empty one in these columns is a missing value.
@@ -38,7 +43,7 @@ def decode_utf8(data: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: byte {error.start} is not UTF-8 ({data[error.start : error.start + 4]!r}); "
-            "convert the file, for example with iconv -t UTF-8"
+            f"{_CONVERT}"
         ) from error
 
 
@@ -107,8 +112,10 @@ def _jsonl(path: Path) -> Iterator[SourceRow]:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
             if line.strip():
                 text = decode_utf8(line, where)
-                is_list = number == 1 and text.strip() == "["
-                remedy = _LIST if is_list else "each line is one object: mend this one or remove it"
+                of_whole = {"[": _LIST, "{": _OBJECT} if number == 1 else {}
+                remedy = of_whole.get(
+                    text.strip(), "each line is one object: mend this one or remove it"
+                )
                 yield _object_row(parse_json(text, where, remedy=remedy), where)
 
 
@@ -149,10 +156,7 @@ def _csv(path: Path) -> Iterator[SourceRow]:
         number = 0
         try:
             names = next(reader, [])
-            if len(set(names)) < len(names) or "" in names:
-                raise DataError(
-                    f"{path}, line 1: every column needs a name of its own, got {show(names)}"
-                )
+            _check_header(names, f"{path}, line 1")
             for cells in filter(None, reader):
                 where = f"{path}, row {number} (line {reader.line_num})"
                 if len(cells) != len(names):
@@ -164,12 +168,27 @@ def _csv(path: Path) -> Iterator[SourceRow]:
                 yield SourceRow(where, {name: _cell(name, cell) for name, cell in columns})
                 number += 1
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}, after row {number - 1}: not UTF-8 ({error.reason}); "
-                "convert the file, for example with iconv -t UTF-8"
-            ) from error
+            after = f", after row {number - 1}" if number else ""
+            raise DataError(f"{path}{after}: not UTF-8 ({error.reason}); {_CONVERT}") from error
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+
+
+def _check_header(names: list[str], where: str) -> None:
+    """Raise DataError if columns have no names, the same ones, or other separators than commas."""
+    if len(set(names)) < len(names) or "" in names:
+        remedy = "rename or drop columns"
+        if names[:1] == [""]:
+            remedy = "pandas writes its index without a name: use to_csv(…, index=False)"
+        raise DataError(
+            f"{where}: every column needs a name of its own, got {show(names)}; {remedy}"
+        )
+    separator = next((mark for mark in (";", "\t", "|") if mark in "".join(names)), None)
+    if len(names) == 1 and separator is not None:
+        raise DataError(
+            f"{where}: columns are separated by commas, and these by {separator!r} "
+            f"({show(names[0])}); write the file with commas, as pandas' to_csv does"
+        )
 
 
 def _cell(name: str, cell: str) -> str | None:
