@@ -760,7 +760,7 @@ CASES = [
     ),
     answers_case(
         "unknown role",
-        lambda rows: set_in(rows, 2, prompt=[{"role": "bot", "content": "a"}]),
+        lambda rows: set_in(rows, 2, prompt=[{"role": "tutor", "content": "a"}]),
         "answers.jsonl, line 3",
         "role",
         "'bot'",
