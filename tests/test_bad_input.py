@@ -173,6 +173,13 @@ def edit_weights(folder: Path, edit: Callable[[dict[str, Any]], object]) -> None
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
 
 
+def one_shard_missing(folder: Path) -> None:
+    shards = [f"model-0000{number}-of-00002.safetensors" for number in (1, 2)]
+    (folder / "model.safetensors").rename(folder / shards[0])
+    index = {"metadata": {}, "weight_map": dict(zip("ab", shards, strict=True))}
+    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+
+
 def only_pickle(folder: Path) -> None:
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
 
@@ -684,8 +691,9 @@ CASES = [
     answers_case(
         "UTF-16",
         lambda rows: rows.__setitem__(slice(None), ['{"prompt": "a"}\n'.encode("utf-16")]),
-        "answers.jsonl, line 1",
-        "not UTF-8",
+        "answers.jsonl",
+        "UTF-16",
+        "iconv -f UTF-16",
     ),
     answers_case(
         "gzip",
@@ -752,7 +760,7 @@ CASES = [
     ),
     answers_case(
         "unknown role",
-        lambda rows: set_in(rows, 2, prompt=[{"role": "bot", "content": "a"}]),
+        lambda rows: set_in(rows, 2, prompt=[{"role": "tutor", "content": "a"}]),
         "answers.jsonl, line 3",
         "role",
         "'bot'",
@@ -1432,18 +1440,30 @@ CASES = [
     model_case(
         "weights torn",
         lambda m: cut(m / "model.safetensors", 2000),
-        "model",
-        "cannot be loaded",
+        "model.safetensors: cannot be loaded: the file has 2,000 bytes",
+        "cut short",
         "download",
-        spent=True,
         config={"policy.path": "./model"},
     ),
     model_case(
         "weights empty",
         lambda m: cut(m / "model.safetensors", 0),
-        "model",
-        "cannot be loaded",
-        spent=True,
+        "model.safetensors: cannot be loaded: the file has 0 bytes and no header",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "a pointer in place of the weights",
+        lambda m: (m / "model.safetensors").write_text("version https://git-lfs.github.com/"),
+        "model.safetensors",
+        "a pointer of Git LFS",
+        "git lfs pull",
+        config={"policy.path": "./model"},
+    ),
+    model_case(
+        "a shard missing",
+        one_shard_missing,
+        "1 of the 2 weight files",
+        "such as model-00002-of-00002.safetensors",
         config={"policy.path": "./model"},
     ),
     model_case(

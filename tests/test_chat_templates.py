@@ -301,6 +301,28 @@ def test_a_tokenizer_that_begins_texts_with_a_blank_does_not_begin_answers_with_
     assert tokenizer.decode(ids[:-1]) == "the tea"
 
 
+@pytest.mark.parametrize("template", [ZEPHYR, made.MISTRAL])
+def test_an_answer_that_speaks_of_a_special_token_begins_like_any_other(template: str) -> None:
+    tokenizer = made.mistral()
+    tokenizer.chat_template = template
+    asked = Prompt.from_text("Why?")
+    stop = chat.stop_token_id(tokenizer)
+
+    def scored(text: str) -> list[int]:
+        found = chat.completion_ids(
+            tokenizer, asked, _answer(text), tokenizer_hash="", stop_token_id=stop
+        )
+        assert found is not None
+        return found[:-1]
+
+    text = "the tea <s>and milk</s>"
+    plain = scored("the tea ")
+    assert plain == _behind(tokenizer, asked, "the tea ")[: len(plain)]
+    assert scored(text)[: len(plain) - 1] == plain[:-1]
+    assert not set(tokenizer.all_special_ids) & set(scored(text))
+    assert tokenizer.decode(scored(text)).strip() == text
+
+
 def test_reasoning_tags_that_are_special_tokens_stay_tokens_in_a_text() -> None:
     tokenizer = made.reasoning()
     tokenizer.add_special_tokens({"additional_special_tokens": ["<think>", "</think>"]})

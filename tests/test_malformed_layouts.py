@@ -209,7 +209,7 @@ CASES = [
         NO_VOTE,
     ),
     refused("orca", {"question": ...}, "no column 'question'", "orca"),
-    refused("orca", {"chosen": None}, "chosen", "got None"),
+    aside("orca", {"chosen": None}, EMPTY),
     refused("orca", {"question": 1}, "prompt", "got 1"),
     aside("orca", {"rejected": ""}, EMPTY),
     refused("orca_argilla", {"rating": ["x", 1.0]}, "rating must be a finite number", "'x'"),

@@ -156,7 +156,7 @@ CASES = [
         "no column 'prompt'",
         "columns: {prompt:",
     ),
-    refused("rejected None", "trl", {"rejected": None}, "rejected", "None"),
+    aside("rejected None", "trl", {"rejected": None}, "empty answer"),
     refused("prompt None", "trl", {"prompt": None}, "prompt", "None"),
     refused("prompt a number", "trl", {"prompt": 7}, "prompt", "got 7"),
     refused("chosen a number", "trl", {"chosen": 7}, "chosen", "got 7"),
@@ -177,7 +177,9 @@ CASES = [
     refused(
         "chosen by the user", "trl", {"chosen": [user("good")]}, "one assistant turn", "'user'"
     ),
-    refused("unknown role", "trl", {"prompt": [{"role": "bot", "content": "q"}]}, "role", "'bot'"),
+    refused(
+        "unknown role", "trl", {"prompt": [{"role": "tutor", "content": "q"}]}, "role", "'tutor'"
+    ),
     refused("message without content", "trl", {"prompt": [{"role": "user"}]}, "content"),
     refused(
         "an image in a message",

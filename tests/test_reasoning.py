@@ -39,6 +39,17 @@ from run_place import OK, SAMPLED, Place
         ("[THINK]hm[/THINK]yes", "hm", "yes"),
         ("<|begin_of_thought|>\nhm\n<|end_of_thought|>\n\nyes", "hm", "yes"),
         ("◁think▷hm◁/think▷yes", "hm", "yes"),
+        ('<think time="3s">hm</think>yes', "hm", "yes"),
+        ("<seed:think>hm</seed:think>yes", "hm", "yes"),
+        ("<scratchpad>hm</scratchpad>yes", "hm", "yes"),
+        ("<|START_THINKING|>hm<|END_THINKING|><|START_RESPONSE|>yes", "hm", "yes"),
+        (
+            "<|channel|>analysis<|message|>hm<|end|>"
+            "<|start|>assistant<|channel|>final<|message|>yes",
+            "hm",
+            "yes",
+        ),
+        ("<think>hm</think>\n<think>so</think>yes", "hm\n\nso", "yes"),
         ("<think>\n\n</think>\n\nyes", None, "yes"),
         ("<think>a</think>b<think>c</think>d", "a", "b<think>c</think>d"),
         # The prompt has opened the reasoning.

@@ -128,10 +128,10 @@ def completion_ids(
             return None
         # A model that writes "<|im_end|>" as text did not stop there, so text never becomes a
         # special token. Text of the template does: it has no special tokens but its own.
-        trusted = by_template or _only_tags_are_special(tokenizer, text)
-        behind = _ids_behind(tokenizer, prompt, text) if trusted else None
-        options = {} if trusted else {"split_special_tokens": True}
-        ids = behind or _ids_of(tokenizer, text, **options)
+        if by_template or _only_tags_are_special(tokenizer, text):
+            ids = _ids_behind(tokenizer, prompt, text) or _ids_of(tokenizer, text)
+        else:
+            ids = _spelled_ids(tokenizer, prompt, text)
     # A completion that was cut by a length limit did not stop: a stop token would be invented.
     if completion.finish_reason != "length" and ids[-1:] != [stop_token_id]:
         ids.append(stop_token_id)
@@ -209,6 +209,21 @@ def _ids_behind(tokenizer: "Tokenizer", prompt: Prompt, text: str) -> list[int] 
     before = prompt_ids(tokenizer, prompt)
     together = joint_ids(tokenizer, prompt, text)
     return together[len(before) :] if together[: len(before)] == before else None
+
+
+def _spelled_ids(tokenizer: "Tokenizer", prompt: Prompt, text: str) -> list[int]:
+    """Return the ids that a text has behind the prompt, its special tokens letter by letter.
+
+    The prompt itself cannot be tokenised so. Where answers do not begin like texts, this one stands
+    behind the end of a line.
+    """
+    alone = _ids_of(tokenizer, text, split_special_tokens=True)
+    probe = _ids_behind(tokenizer, prompt, "Grass")
+    if probe is None or probe == _ids_of(tokenizer, "Grass"):
+        return alone
+    line = _ids_of(tokenizer, "a\n")
+    whole = _ids_of(tokenizer, f"a\n{text}", split_special_tokens=True)
+    return whole[len(line) :] if whole[: len(line)] == line else alone
 
 
 def _marks_beginnings(tokenizer: "Tokenizer") -> bool:

@@ -9,7 +9,15 @@ ReasoningInText = Literal["split", "keep"]
 """Split off: kept as the message's reasoning, neither judged nor part of the text. Or keep it."""
 
 _TAGS = (
-    (r"<(?P<tag>think\w*|thought\w*|reason\w*)>", r"</(?P=tag)>"),
+    (
+        r"<(?P<tag>(?:\w+[:_])?think\w*|thought\w*|reason\w*|scratchpad)(?:\s[^<>]*)?>",
+        r"</(?P=tag)>",
+    ),
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>(?:<\|START_RESPONSE\|>)?"),
+    (
+        r"(?:<\|start\|>assistant)?<\|channel\|>analysis<\|message\|>",
+        r"<\|end\|><\|start\|>assistant<\|channel\|>final<\|message\|>",
+    ),
     (r"\[THINK\]", r"\[/THINK\]"),
     (r"<\|begin_of_thought\|>", r"<\|end_of_thought\|>"),
     ("◁think▷", "◁/think▷"),
@@ -37,9 +45,15 @@ def split_reasoning(text: str) -> SplitText:
     `[THINK]` and the like. Reasoning that was cut before its end leaves an empty answer. An empty
     pair of tags is taken off, too.
     """
-    for pattern in (*_CLOSED, _CLOSED_ONLY):
-        if found := pattern.match(text):
-            return SplitText(found[found.lastindex or 1].strip() or None, text[found.end() :])
+    thoughts: list[str] = []
+    rest = text
+    while found := next(filter(None, (pattern.match(rest) for pattern in _CLOSED)), None):
+        thoughts.append(found[found.lastindex or 1].strip())
+        rest = rest[found.end() :]
+    if rest != text:
+        return SplitText("\n\n".join(filter(None, thoughts)) or None, rest)
+    if found := _CLOSED_ONLY.match(text):
+        return SplitText(found["thought"].strip() or None, text[found.end() :])
     for pattern in _CUT:
         if found := pattern.match(text):
             return SplitText(found[found.lastindex or 1].strip() or None, "")

@@ -1,12 +1,21 @@
 """The prompt and the answers of one row in our own columns, or an error that names the row."""
 
-import re
 from typing import Any
 
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.data.layouts.protocol import PROMPT_NAMES, SourceRow, has, is_missing, rest, show
+from prefine.data.layouts.protocol import (
+    PROMPT_NAMES,
+    SourceRow,
+    has,
+    is_missing,
+    is_text,
+    rest,
+    show,
+)
+from prefine.data.marks import remark_marks_of_answer, remark_templated
 from prefine.data.messages import messages_of, reason, storable, structured
 from prefine.errors import DataError
+from prefine.models import finish_words
 from prefine.records import Completion, Prompt, content_hash
 
 TEXT_NAMES = ("text", "content", "completion", "message")
@@ -15,12 +24,6 @@ TEXT_NAMES = ("text", "content", "completion", "message")
 _ANSWERS = ("completions", "chosen", "rejected")
 Answers = tuple[Prompt, list[Completion]]
 _REPEATS = "all answers begin with the prompt"
-# How a prompt begins in the templates of ChatML, Llama 2 and 3, Gemma, Zephyr and Phi, DeepSeek.
-_TEMPLATED = re.compile(
-    r"\s*(?:<s>|<bos>|<\|begin_of_text\|>|<[|｜]begin[▁_]of[▁_]sentence[|｜]>)?\s*"
-    r"(?:<\|im_start\|>\s*(?:system|user)\b|<\|start_header_id\|>|<start_of_turn>|\[INST\]"
-    r"|<\|(?:system|user)\|>|<[|｜]User[|｜]>)"
-)
 # Arguments of `apply_chat_template` itself, or given by us.
 _RESERVED = {
     "conversation",
@@ -85,21 +88,24 @@ def prompt_of_row(row: SourceRow, report: ImportReport, *, used: tuple[str, ...]
         )
     except (ValueError, TypeError) as error:
         raise DataError(f"{row.where}: {reason(error)}") from error
-    _remark_templated(prompt, row.where, report)
+    remark_templated(prompt, row.where, report)
+    _remark_context(prompt, row.where, report)
     return prompt
 
 
-def _remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
-    """Count a prompt whose text already has the marks of a chat template."""
-    if len(prompt.messages) > 1 or not (mark := _TEMPLATED.match(prompt.text)):
+def _remark_context(prompt: Prompt, where: str, report: ImportReport) -> None:
+    """Count a row with a `context` that is in none of the messages."""
+    context = prompt.metadata.get("context")
+    if not is_text(context):
         return
-    report.remark(
-        "already in a chat template",
-        f"{where}: the prompt begins with {mark[0].strip()!r}, a mark of a chat template, and "
-        "would be one user turn in the template once more: give it as messages, or for prompts "
-        "that are whole already, set chat_template: none beside the policy's path",
-        where,
-    )
+    if not any(context.strip() in message.content for message in prompt.messages):
+        report.remark(
+            "a context that is no part of the prompt",
+            f"{where}: context holds {show(context)}, which is kept as metadata and not read by "
+            "the model: write it into the prompt, or rename the column with columns: "
+            "{unused_context: context}",
+            where,
+        )
 
 
 def answers_of_row(row: SourceRow, report: ImportReport, *, several_turns: bool = False) -> Answers:
@@ -176,6 +182,29 @@ def _null_as_empty(item: Any) -> Any:
     return item if name is None or not is_missing(item[name]) else item | {name: ""}
 
 
+def _finish_reason(value: Any, where: str) -> Any:
+    """Return how an answer ended, in our words where it is one of those of servers.
+
+    Raises:
+        UselessRow: It is the beginning of an answer that failed.
+    """
+    word = value.strip().lower() if isinstance(value, str) else value
+    if not word or word == "unknown":
+        return "unknown"
+    if not isinstance(word, str):
+        return word
+    if finish_words.is_filtered(word):
+        return "content_filter"
+    if finish_words.is_broken(word):
+        raise UselessRow(
+            "answer broke off",
+            f"{where}: finish_reason is {show(value)}, so the text is the beginning of an answer "
+            "that failed; remove it",
+        )
+    ours = finish_words.finish_reason(word)
+    return value if ours == "unknown" else ours
+
+
 def completion_of_item(
     prompt: Prompt, index: int, item: Any, where: str, report: ImportReport
 ) -> Completion:
@@ -207,6 +236,8 @@ def completion_of_item(
             f"got roles {[turn.role for turn in (*earlier, message)]}; move earlier turns into the "
             "prompt, or name a layout whose answers repeat the prompt"
         )
+    ended = _finish_reason(values.get("finish_reason"), where)
+    remark_marks_of_answer(message.content, where, report)
     turns = [turn.chat() for turn in (*earlier, message)]
     model = values.get("model") or ""
     metadata = rest(values, name, "model", "finish_reason")
@@ -219,7 +250,7 @@ def completion_of_item(
                 "message": message,
                 "earlier_turns": earlier,
                 "model": model,
-                "finish_reason": values.get("finish_reason") or "unknown",
+                "finish_reason": ended,
                 "metadata": storable(metadata, where, report),
             }
         )

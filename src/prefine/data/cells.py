@@ -12,7 +12,9 @@ from prefine.data.layouts.protocol import SourceRow, Values
 from prefine.errors import DataError
 
 # What str() makes of messages; a table of objects that was written as CSV is full of it.
-_PYTHON_MESSAGES = re.compile(r"\[?\s*\{'(role|content|from|value)':")
+_PYTHON_MESSAGES = re.compile(
+    r"(?:array\()?\[?\s*\{'(?:(?:role|content|from|value)':|[^{}]{1,300}, '(?:role|from)':)"
+)
 # Columns whose JSON text is read whatever it holds: nobody writes prose that begins with a bracket
 # there.
 _STRUCTURED = {
@@ -34,7 +36,8 @@ _STRUCTURED = {
     "rationale",
     "rationales",
 }
-_ROLE_NAMES, _TEXT_NAMES = ("role", "from"), ("content", "value", "text")
+# `parts` is Gemini's, `message` Cohere's.
+_ROLE_NAMES, _TEXT_NAMES = ("role", "from"), ("content", "value", "text", "parts", "message")
 _ROLES = {
     "human": "user",
     "prompter": "user",
@@ -42,6 +45,10 @@ _ROLES = {
     "chatgpt": "assistant",
     "ai": "assistant",
     "model": "assistant",
+    "bot": "assistant",
+    "chatbot": "assistant",
+    "bard": "assistant",
+    "bing": "assistant",
     "function_call": "assistant",
     "developer": "system",
     "function": "tool",
@@ -112,11 +119,12 @@ def _plain_value(value: Any, *, rows: bool = False) -> Any:
 
 
 def json_value(text: str) -> Any:
-    """Return the list or object that a text is in JSON, else None."""
-    if text.lstrip()[:1] not in ("[", "{"):
+    """Return the list or object that a text is in JSON, also in JSON of its JSON, else None."""
+    if not text.lstrip().startswith(("[", "{", '"[', '"{')):
         return None
     try:
-        return json.loads(text)
+        value = json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value
     except (ValueError, RecursionError):
         return None
 
@@ -137,7 +145,9 @@ def _is_message(value: Any) -> bool:
     if not isinstance(value, dict):
         return False
     if isinstance(role := value.get("role"), str):
-        names = {"content", "value", "tool_calls"} | ({"text"} if role.lower() in _KNOWN else set())
+        names = {"content", "value", "tool_calls"}
+        if role.strip().lower() in _KNOWN:
+            names |= {"text", "parts", "message"}
         return not names.isdisjoint(value)
     return isinstance(value.get("from"), str) and isinstance(value.get("value"), str | None)
 

@@ -40,6 +40,7 @@ COMPRESSIONS = (
     Compression("zip", b"PK\x03\x04", "unzip"),
     Compression("7z", b"7z\xbc\xaf\x27\x1c", "7z x"),
 )
+_ARCHIVES = (".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz", ".tar.zst", ".zip", ".7z")
 SUFFIXES = (".gz", ".bz2", ".xz", ".zst", ".lz4")
 # A text may begin with these three letters; what follows them in a compressed file is no text.
 _BZIP2 = (b"1AY&SY", b"\x17\x72\x45\x38\x50\x90")
@@ -83,6 +84,16 @@ def check_unpacked(path: Path, kind: str) -> None:
     compression = compression_of(path)
     if compression is not None:
         raise packed(path, compression, f"{kind} is read in pieces")
+
+
+def check_no_archive(path: Path) -> None:
+    """Raise DataError if a file is an archive by its name."""
+    ending = next(filter(path.name.lower().endswith, _ARCHIVES), None)
+    if ending is not None:
+        raise DataError(
+            f"{path}: {ending} is an archive, which may hold several files; unpack it first, and "
+            "name the file or the folder with its parts"
+        )
 
 
 def packed(path: Path, compression: Compression, why: str) -> DataError:

@@ -5,11 +5,19 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from prefine.data.compression import SUFFIXES
+from prefine.data.compression import SUFFIXES, check_no_archive
 from prefine.data.formats import READERS, Format, decode_utf8, parse_json, rows_of
 from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
 
+# What stands in a file's place, by its first bytes.
+_NO_DATA = (
+    (b"version https://git-lfs.", "a pointer of Git LFS; fetch the file itself with git lfs pull"),
+    (b"<!doctype html", "a web page; download the file itself"),
+    (b"<html", "a web page; download the file itself"),
+    (b"\xff\xfe", "in UTF-16; convert it, for example with iconv -f UTF-16 -t UTF-8"),
+    (b"\xfe\xff", "in UTF-16; convert it, for example with iconv -f UTF-16 -t UTF-8"),
+)
 _BY_SUFFIX: dict[str, Format] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
@@ -36,12 +44,22 @@ def rows_in(files: list[tuple[Path, Format]]) -> Iterator[SourceRow]:
         DataError: A file is empty, damaged, or a row is not an object; the message has the line.
     """
     for path, kind in files:
+        _check_beginning(path)
         empty = True
         for row in rows_of(path, kind):
             empty = False
             yield row
         if empty:
             raise DataError(f"{path}: the file has no rows; give a file with at least one")
+
+
+def _check_beginning(path: Path) -> None:
+    """Raise DataError for what is no data file whatever its format, as its first bytes show."""
+    with path.open("rb") as file:
+        start = file.read(64).lower()
+    what = next((what for beginning, what in _NO_DATA if start.startswith(beginning)), None)
+    if what is not None:
+        raise DataError(f"{path}: this file is {what}")
 
 
 def _matching(path: Path, format: Format | None) -> list[Path]:
@@ -118,6 +136,7 @@ def _suffix(path: Path) -> str:
 def _format_of(path: Path) -> Format:
     if suffix := _suffix(path):
         return _BY_SUFFIX[suffix]
+    check_no_archive(path)
     raise ConfigError(
         f"{path}: cannot tell the format from the ending {path.suffix!r}; set format to one of "
         f"{', '.join(sorted(READERS))}"

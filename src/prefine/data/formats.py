@@ -19,6 +19,11 @@ _LIST = (
     "a file that is one list is JSON: let its name end in .json, or set format: json (--format "
     "json)"
 )
+_OBJECT = (
+    "an object over several lines is JSON, not JSON Lines: put the objects into a list, in a file "
+    "whose name ends in .json"
+)
+CONVERT = "convert the file, for example with iconv -f WINDOWS-1252 -t UTF-8"
 # Python writes these constants, which JSON does not have. NaN counts as a missing value.
 _CONSTANTS = {"NaN": None, "Infinity": float("inf"), "-Infinity": float("-inf")}
 
@@ -30,7 +35,7 @@ def decode_utf8(data: bytes, where: str) -> str:
     except UnicodeDecodeError as error:
         raise DataError(
             f"{where}: byte {error.start} is not UTF-8 ({data[error.start : error.start + 4]!r}); "
-            "convert the file, for example with iconv -t UTF-8"
+            f"{CONVERT}"
         ) from error
 
 
@@ -100,8 +105,10 @@ def json_lines(path: Path) -> Iterator[SourceRow]:
                 line = line.removeprefix(_BYTE_ORDER_MARK)
             if line.strip():
                 text = decode_utf8(line, where)
-                is_list = number == 1 and text.strip() == "["
-                remedy = _LIST if is_list else "each line is one object: mend this one or remove it"
+                of_whole = {"[": _LIST, "{": _OBJECT} if number == 1 else {}
+                remedy = of_whole.get(
+                    text.strip(), "each line is one object: mend this one or remove it"
+                )
                 yield _object_row(parse_json(text, where, remedy=remedy), where)
 
 

@@ -110,11 +110,11 @@ def _list(prompt: Prompt, completions: list[Completion], report: ImportReport) -
     ordered: list[tuple[float, Completion]] = []
     for completion in completions:
         values, rest = _judgment(prompt, completion, name)
-        value = values[name]
-        if isinstance(value, bool) or not isinstance(value, int if name == _RANK else int | float):
+        where = _where(prompt, completion)
+        value = number(SourceRow(where, values), name)
+        if name == _RANK and value != int(value):
             raise DataError(
-                f"{_where(prompt, completion)}: {name} must be a "
-                f"{'number' if by_score else 'whole number, 1 for the best'}, got {show(value)}"
+                f"{where}: rank must be a whole number, 1 for the best, got {show(values[name])}"
             )
         ordered.append((value, completion.model_copy(update={"metadata": rest})))
     ordered.sort(key=lambda one: -one[0] if by_score else one[0])

@@ -1,6 +1,7 @@
 """Messages and metadata of users' rows, converted to what our records can store."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,11 @@ from prefine.errors import DataError
 from prefine.records import Message
 
 _REASONING = ("reasoning_content", "thinking")
-_MEDIA = ("image", "images", "video", "videos", "audio", "audios")
+_MEDIA = re.compile(
+    r"(?:image|img|picture|photo|video|audio)s?(?:_(?:url|path|file)s?)?\Z", re.IGNORECASE
+)
+# Parts of a content that hold a text, in the words of OpenAI's two interfaces; Gemini says none.
+_TEXT_PARTS = (None, "text", "input_text", "output_text")
 
 
 def messages_of(value: Any, where: str, *, role: str, report: ImportReport) -> tuple[Message, ...]:
@@ -43,7 +48,7 @@ def messages_of(value: Any, where: str, *, role: str, report: ImportReport) -> t
             Message.model_validate(_as_our_message(item, where, report)) for item in value
         )
     except ValidationError as error:
-        raise DataError(f"{where}: {reason(error)}") from error
+        raise DataError(f"{where}: {reason(error)}; mend the message, or remove the row") from error
     for message in messages:
         # A system turn without a text is one that some templates write; a tool may return nothing.
         last = message is messages[-1]
@@ -67,8 +72,8 @@ def messages_of(value: Any, where: str, *, role: str, report: ImportReport) -> t
 
 def refuse_media(values: Mapping[str, Any], where: str) -> None:
     """Raise DataError if a row or a message has pictures or sounds, which nothing here can read."""
-    for name in _MEDIA:
-        value = values.get(name)
+    for name in filter(_MEDIA.match, values):
+        value = values[name]
         if isinstance(value, str | list | dict) and value:
             raise DataError(
                 f"{where}: {name} holds {show(value)}; images, sounds and videos cannot be read, "
@@ -150,7 +155,8 @@ def _as_our_message(message: dict[str, Any], where: str, report: ImportReport) -
 def _joined(parts: list[Any], where: str) -> str:
     texts = []
     for part in parts:
-        text = part.get("text") if isinstance(part, dict) and part.get("type") == "text" else None
+        is_text = isinstance(part, dict) and part.get("type") in _TEXT_PARTS
+        text = part.get("text") if is_text else None
         if not isinstance(text, str):
             raise DataError(
                 f"{where}: content must be a text or parts of type text, got {show(part)}; images "

@@ -12,7 +12,15 @@ from prefine.data.answer_rows import (
     remark_repeated_prompt,
 )
 from prefine.data.import_report import ImportReport, UselessRow
-from prefine.data.layouts.protocol import SourceRow, has, no_vote, optional_number, show
+from prefine.data.layouts.protocol import (
+    SourceRow,
+    has,
+    is_missing,
+    is_no_number,
+    no_vote,
+    optional_number,
+    show,
+)
 from prefine.data.messages import reason
 from prefine.errors import DataError
 from prefine.records import PreferencePair
@@ -40,7 +48,11 @@ def pair_of_row(row: SourceRow, report: ImportReport) -> PreferencePair:
         return stored_pair(row)
     row = _with_two_sides(row)
     prompt = prompt_of_row(row, report, used=_PAIR_EXTRAS)
-    sides = {side: {"text": row.values[side]} for side in ("chosen", "rejected")}
+    # A null is what a generator writes where a call failed: an empty answer, which is counted.
+    sides = {
+        side: {"text": "" if is_missing(row.values[side]) else row.values[side]}
+        for side in ("chosen", "rejected")
+    }
     chosen, rejected = (
         completion_of_item(prompt, place, item, f"{row.where}, {side}", report)
         for place, (side, item) in enumerate(sides.items())
@@ -52,7 +64,9 @@ def pair_of_row(row: SourceRow, report: ImportReport) -> PreferencePair:
             f"{row.where}: chosen and rejected are the same text {show(chosen.text)}; a pair needs "
             "two different answers: remove the row",
         )
-    extra = {name: row.values[name] for name in _PAIR_EXTRAS if row.values.get(name) is not None}
+    extra = {
+        name: row.values[name] for name in _PAIR_EXTRAS if not is_no_number(row.values.get(name))
+    }
     if "score_gap" not in extra and (gap := _score_gap(row, report)) is not None:
         extra["score_gap"] = gap
     tie = UselessRow("tie", f"{row.where}: {_EQUALLY_GOOD}")

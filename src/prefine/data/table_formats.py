@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.data.compression import check_unpacked, opened
-from prefine.data.formats import MAX_LINE_BYTES
+from prefine.data.formats import CONVERT, MAX_LINE_BYTES
 from prefine.data.layouts.protocol import SourceRow, show
 from prefine.errors import DataError
 
@@ -30,10 +30,7 @@ def csv_rows(path: Path) -> Iterator[SourceRow]:
         number = 0
         try:
             names = next(reader, [])
-            if len(set(names)) < len(names) or "" in names:
-                raise DataError(
-                    f"{path}, line 1: every column needs a name of its own, got {show(names)}"
-                )
+            _check_header(names, f"{path}, line 1")
             for cells in filter(None, reader):
                 where = f"{path}, row {number} (line {reader.line_num})"
                 if len(cells) != len(names):
@@ -45,12 +42,27 @@ def csv_rows(path: Path) -> Iterator[SourceRow]:
                 yield SourceRow(where, {name: _cell(name, cell) for name, cell in columns})
                 number += 1
         except UnicodeDecodeError as error:
-            raise DataError(
-                f"{path}, after row {number - 1}: not UTF-8 ({error.reason}); "
-                "convert the file, for example with iconv -t UTF-8"
-            ) from error
+            after = f", after row {number - 1}" if number else ""
+            raise DataError(f"{path}{after}: not UTF-8 ({error.reason}); {CONVERT}") from error
         except csv.Error as error:
             raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+
+
+def _check_header(names: list[str], where: str) -> None:
+    """Raise DataError if columns have no names, the same ones, or other separators than commas."""
+    if len(set(names)) < len(names) or "" in names:
+        remedy = "rename or drop columns"
+        if names[:1] == [""]:
+            remedy = "pandas writes its index without a name: use to_csv(…, index=False)"
+        raise DataError(
+            f"{where}: every column needs a name of its own, got {show(names)}; {remedy}"
+        )
+    separator = next((mark for mark in (";", "\t", "|") if mark in "".join(names)), None)
+    if len(names) == 1 and separator is not None:
+        raise DataError(
+            f"{where}: columns are separated by commas, and these by {separator!r} "
+            f"({show(names[0])}); write the file with commas, as pandas' to_csv does"
+        )
 
 
 def _cell(name: str, cell: str) -> str | None:

@@ -8,6 +8,7 @@ from prefine.data.layouts.protocol import (
     ANSWER_NAMES,
     HISTORY_NAMES,
     PROMPT_NAMES,
+    SYSTEM_NAMES,
     SourceRow,
     Values,
     has,
@@ -22,8 +23,8 @@ _PROMPT_COLUMNS = {
     *HISTORY_NAMES,
     "question",
     "input",
-    "system",
-    "system_prompt",
+    "context",
+    *SYSTEM_NAMES,
     "tools",
     "chat_template_kwargs",
 }

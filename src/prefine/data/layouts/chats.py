@@ -4,12 +4,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefine.data.layouts.fields import conversation
-from prefine.data.layouts.protocol import HISTORY_NAMES, SourceRow, Values, is_conversation, rest
+from prefine.data.layouts.protocol import (
+    HISTORY_NAMES,
+    SYSTEM_NAMES,
+    SourceRow,
+    Values,
+    is_conversation,
+    rest,
+)
 
 _NAMES = ("conversations", "conversation", "messages")
 # What a row with an answer or a prompt of its own has; its conversation says more, or the same.
 _OTHERS = {"prompt", "instruction", "chosen", "rejected", "completions", "completion", "response"}
-_OF_THE_PROMPT = {"system", "system_prompt", "tools", "chat_template_kwargs", *HISTORY_NAMES}
+_OF_THE_PROMPT = {*SYSTEM_NAMES, "tools", "chat_template_kwargs", *HISTORY_NAMES}
 
 
 def chat(row: SourceRow, _: Mapping[str, Any]) -> Values:

@@ -10,8 +10,8 @@ from typing import Any
 
 from prefine.data.import_report import UselessRow
 from prefine.data.layouts.fields import conversation
-from prefine.data.layouts.marks import repeat_the_prompt, turns_of
 from prefine.data.layouts.protocol import Messages, SourceRow, Values, has, rest, show
+from prefine.data.layouts.turn_marks import repeat_the_prompt, turns_of
 from prefine.errors import DataError
 
 

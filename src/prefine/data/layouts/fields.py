@@ -9,7 +9,7 @@ from prefine.data.layouts.protocol import (
     SourceRow,
     Values,
     is_conversation,
-    is_missing,
+    is_no_number,
     no_vote,
     rest,
     show,
@@ -83,7 +83,7 @@ def said(row: SourceRow, name: str, allowed: Mapping[str, bool | None]) -> bool 
         DataError: It is none of those.
     """
     value = row.values[name]
-    if is_missing(value):
+    if is_no_number(value):
         raise no_vote(row, name)
     word = str(value).strip().lower()
     word = word.removesuffix(".0")  # a table that had empty cells made numbers of them

@@ -5,8 +5,8 @@ from itertools import combinations
 from typing import Any
 
 from prefine.data.layouts.fields import answer, text
-from prefine.data.layouts.marks import marked_turns
 from prefine.data.layouts.protocol import SourceRow, Values, no_vote, optional_number, rest, show
+from prefine.data.layouts.turn_marks import marked_turns
 from prefine.errors import DataError
 
 _STRONGEST = 3

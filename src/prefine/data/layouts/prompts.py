@@ -2,19 +2,23 @@
 
 from typing import Any
 
-from prefine.data.layouts.marks import marked_prompt
 from prefine.data.layouts.protocol import (
     HISTORY_NAMES,
     PROMPT_NAMES,
+    SYSTEM_NAMES,
     Messages,
     Values,
     is_conversation,
     is_missing,
+    is_text,
     rest,
     show,
 )
+from prefine.data.layouts.turn_marks import marked_prompt
 from prefine.errors import DataError
 
+# What an instruction is about: Alpaca's column, and Dolly's.
+_READ_WITH_INSTRUCTION = ("input", "context")
 # Earlier turns, too, if it holds any; anything else in it is metadata.
 _MAY_BE_OTHER = ("context",)
 
@@ -38,18 +42,20 @@ def with_whole_prompt(values: Values, where: str, *, made_prompt: bool) -> Value
     (name,) = names
     if (turns := marked_prompt(values[name])) is not None:
         answers = {
-            side: _without_space(values[side])
+            side: _behind_prompt(values[side], values[name])
             for side in ("chosen", "rejected", "completions")
             if side in values
         }
         values = values | answers | {name: turns}
-    if name == "instruction" and isinstance(values[name], str) and _is_text(values.get("input")):
-        values = rest(values, "input") | {name: f"{values[name]}\n\n{values['input']}"}
+    if name == "instruction" and isinstance(values[name], str):
+        column = next((c for c in _READ_WITH_INSTRUCTION if is_text(values.get(c))), None)
+        if column is not None:
+            values = rest(values, column) | {name: f"{values[name]}\n\n{values[column]}"}
     values = _with_history(values, name, where)
-    for column in ("system", "system_prompt"):
+    for column in SYSTEM_NAMES:
         turns = _turns(values[name])
         starts_with_user = turns and turns[0].get("role") not in ("system", "developer")
-        if starts_with_user and _is_text(values.get(column)):
+        if starts_with_user and is_text(values.get(column)):
             system = {"role": "system", "content": values[column]}
             values = rest(values, column) | {name: [system, *turns]}
     return values
@@ -113,14 +119,10 @@ def _turns(value: Any) -> Messages:
     return turns if is_conversation(turns) else []
 
 
-def _without_space(value: Any) -> Any:
-    """Remove the space between the mark of a turn and the answer."""
+def _behind_prompt(value: Any, prompt: str) -> Any:
+    """Remove the marked prompt that an answer may repeat, and the space behind the mark."""
     if isinstance(value, list):
-        return [_without_space(item) for item in value]
+        return [_behind_prompt(item, prompt) for item in value]
     if isinstance(value, dict) and isinstance(value.get("text"), str):
-        return value | {"text": _without_space(value["text"])}
-    return value.removeprefix(" ") if isinstance(value, str) else value
-
-
-def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+        return value | {"text": _behind_prompt(value["text"], prompt)}
+    return value.removeprefix(prompt).removeprefix(" ") if isinstance(value, str) else value

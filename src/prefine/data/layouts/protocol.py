@@ -22,7 +22,11 @@ HISTORY_NAMES = (
 )
 """Columns of earlier turns, which stand before those of the prompt."""
 
+SYSTEM_NAMES = ("system", "system_prompt", "system_message", "system_instruction")
+"""Columns of a text that is the system turn of a prompt without one."""
+
 _SHOWN = 60
+_NOTHING = ("nan", "none", "null", "na", "n/a", "#n/a", "<na>", "-")
 
 
 class SourceRow(NamedTuple):
@@ -101,12 +105,22 @@ def number(row: SourceRow, name: str) -> float | int:
 
 def optional_number(row: SourceRow, name: str) -> float | int | None:
     """Return a number that may be missing (or its column); raise DataError if it is no number."""
-    return None if is_missing(row.values.get(name)) else number(row, name)
+    return None if is_no_number(row.values.get(name)) else number(row, name)
+
+
+def is_no_number(value: Any) -> bool:
+    """Return True for what stands where a number or a vote is missing, also as a word."""
+    return is_missing(value) or (isinstance(value, str) and value.strip().lower() in _NOTHING)
 
 
 def is_missing(value: Any) -> bool:
     """Return True for what tables write where nothing is: None, NaN, an empty cell."""
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def is_text(value: Any) -> TypeGuard[str]:
+    """Return True for a text that says something."""
+    return isinstance(value, str) and bool(value.strip())
 
 
 def no_vote(row: SourceRow, name: str) -> UselessRow:

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefine.data.answer_texts import without_reasoning
 from prefine.data.cells import plain
 from prefine.data.import_report import UselessRow
-from prefine.data.layouts.marks import has_marks, repeat_the_prompt
 from prefine.data.layouts.prompts import with_whole_prompt
 from prefine.data.layouts.protocol import (
     ANSWER_NAMES,
@@ -18,6 +17,7 @@ from prefine.data.layouts.protocol import (
     has,
     rest,
 )
+from prefine.data.layouts.turn_marks import has_marks, repeat_the_prompt
 from prefine.data.messages import refuse_media
 from prefine.errors import DataError
 

@@ -14,6 +14,7 @@ from prefine.models.hf.loading import (
     load_tokenizer,
     vocabulary,
 )
+from prefine.models.hf.weight_files import check_weight_files
 
 
 def check_model(path: str, load: Callable[[], Any]) -> None:
@@ -88,10 +89,13 @@ def _check_files(path: str) -> None:
         check_folder(base, ("config.json",), "model")
         if Path(base).is_dir():
             check_folder(base, ("*.safetensors",), "weights")
+            check_weight_files(Path(base))
     except BackendError as error:
         if base == path:
             raise
         raise BackendError(f"{path}: its base model is not usable: {error}") from error
+    if base != path:
+        check_weight_files(Path(path))
 
 
 def _check_vocabulary(path: str, tokenizer: Any, rows: int | None) -> None:

@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from prefine.models import finish_words
 from prefine.models.openai.stream import assembled
 from prefine.models.openai.usage import TokenCounts, token_counts
 from prefine.records import FinishReason
@@ -14,31 +15,6 @@ NO_COMPLETION = "the server's answer is no chat completion"
 EMPTY = "the completion is empty"
 _REASONING = ("reasoning_content", "reasoning", "thinking", "reasoning_text", "thoughts")
 _SURROGATE = re.compile("[\ud800-\udfff]")
-# Servers have many words for an end. Those that mean cut or broken have these in common.
-_STOP = frozenset(
-    [
-        "stop",
-        "stop_sequence",
-        "end_turn",
-        "eos",
-        "eos_token",
-        "tool_calls",
-        "tool_use",
-        "function_call",
-        "complete",
-        "completed",
-        "done",
-        "finished",
-    ]
-)
-_FILTERED = re.compile(
-    r"filter|safety|block|prohibit|recitation|sensitive|refus|spii|moderation|guardrail"
-)
-_BROKEN = re.compile(
-    r"error|abort|cancel|fail|timeout|timed.?out|insufficient|overload|interrupt|malformed"
-    r"|disconnect|unavailable|crash"
-)
-_CUT = re.compile(r"length|max.*tokens|token.?limit|context|truncat|budget")
 
 
 class Malformed(Exception):
@@ -64,9 +40,7 @@ class ResponseChoice(NamedTuple):
     @property
     def finish_reason(self) -> FinishReason:
         """The way the text ended."""
-        if self.finish in _STOP:
-            return "stop"
-        return "length" if _CUT.search(self.finish) else "unknown"
+        return finish_words.finish_reason(self.finish)
 
 
 class Answer(NamedTuple):
@@ -137,7 +111,7 @@ def _choice(value: Any) -> ResponseChoice:
     finish = str(value.get("finish_reason") or "").lower()
     error = value.get("error")
     if not isinstance(message, Mapping):
-        if not (error or _BROKEN.search(finish)):
+        if not (error or finish_words.is_broken(finish)):
             raise Malformed(f"{NO_COMPLETION}: choices.message: no object")
         message = {}
     text, thoughts = _text_and_thoughts(message.get("content"))
@@ -163,17 +137,17 @@ def _problem(
     error: Any,
 ) -> str | None:
     """Return the reason why there is no answer in a choice, if so."""
-    if error or _BROKEN.search(finish):
+    if error or finish_words.is_broken(finish):
         said = error.get("message") if isinstance(error, Mapping) else error
         words = f": {' '.join(str(said).split())[:120]}" if said else ""
         return f"the server broke off ({finish or 'error'}){words}"
-    if _FILTERED.search(finish):
+    if finish_words.is_filtered(finish):
         return "content filter"
     if text.strip() or calls:
         return None
     if refusal := message.get("refusal"):
         return f"the model refused: {' '.join(str(refusal).split())[:120]}"
-    if _CUT.search(finish):
+    if finish_words.is_cut(finish):
         return (
             "the length limit was reached before the answer began, while reasoning: raise "
             "max_new_tokens"

@@ -6,8 +6,10 @@ from typing import Any
 from prefine.data.layouts.protocol import PROMPT_NAMES, Values, is_conversation, show
 from prefine.errors import DataError
 
-_TURN = re.compile(r"(?:\A|\n\n)(Human|User|Assistant):")
-_MARKED_PROMPT = re.compile(r"\A(\n\n)?(Human|User|Assistant):.*\n\nAssistant:\s*\Z", re.DOTALL)
+_TURN = re.compile(r"(?:\A|\r?\n\r?\n)(Human|User|Assistant):")
+_MARKED_PROMPT = re.compile(
+    r"\A(\r?\n\r?\n)?(Human|User|Assistant):.*\r?\n\r?\nAssistant:\s*\Z", re.DOTALL
+)
 _ROLES = {"Human": "user", "User": "user", "Assistant": "assistant", "System": "system"}
 _NEMO_TURN = re.compile(r"\n?<extra_id_[01]>(System|User|Assistant)\n")
 

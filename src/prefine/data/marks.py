@@ -1,0 +1,67 @@
+"""Marks of chat templates and of reasoning inside texts: rows that have them are counted."""
+
+import re
+
+from prefine.data.import_report import ImportReport
+from prefine.reasoning import split_reasoning
+from prefine.records import Prompt
+
+_START = (
+    r"(?:<s>|<bos>|<BOS_TOKEN>|\[gMASK\]<sop>|<\|(?:begin_of_text|startoftext|endoftext)\|>"
+    r"|<[|｜]begin[▁_]of[▁_]sentence[|｜]>)?"
+)
+_ASKER = r"(?:system|user|developer)"
+# How a prompt begins in the templates of ChatML and Phi 4, Llama 3 and 4, Gemma, Llama 2 and
+# Mistral, Zephyr and GLM, DeepSeek, gpt-oss, Command R, Granite.
+_TEMPLATED = re.compile(
+    rf"\s*{_START}\s*(?:<\|im_start\|>\s*{_ASKER}\b|<\|(?:start_header_id|header_start)\|>"
+    rf"|<start_of_turn>|\[(?:INST|SYSTEM_PROMPT)\]|<\|{_ASKER}\|>|<[|｜]User[|｜]>"
+    rf"|<\|start\|>{_ASKER}\b|<\|START_OF_TURN_TOKEN\|>|<\|start_of_role\|>)"
+)
+# How a prompt ends in templates of plain words: Alpaca's, Vicuna's, those of Guanaco and HH.
+_OPENED = re.compile(
+    r"(?:\A|\s)(?P<mark>### ?(?:Response|Assistant):?|(?:ASSISTANT|Assistant):)\s*\Z"
+)
+# How an answer ends if it was cut out of a text in a chat template.
+_ENDED = re.compile(
+    r"(?:</s>|<eos>|<end_of_turn>|<\|(?:im_end|eot_id|eot|end|return|endoftext|end_of_text)\|>"
+    r"|<\|END_(?:OF_TURN_TOKEN|RESPONSE)\|>|<[|｜]end[▁_]of[▁_]sentence[|｜]>)\s*\Z"
+)
+
+
+def remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
+    """Count a prompt whose text already has the marks of a chat template."""
+    if len(prompt.messages) > 1:
+        return
+    if begins := _TEMPLATED.match(prompt.text):
+        found = f"begins with {begins[0].strip()!r}"
+    elif ends := _OPENED.search(prompt.text):
+        found = f"ends with {ends['mark']!r}"
+    else:
+        return
+    report.remark(
+        "already in a chat template",
+        f"{where}: the prompt {found}, a mark of a chat template, and would be one user turn in "
+        "the template once more: give it as messages, or for prompts that are whole already, set "
+        "chat_template: none beside the policy's path",
+        where,
+    )
+
+
+def remark_marks_of_answer(text: str, where: str, report: ImportReport) -> None:
+    """Count an answer with the end of a turn, or of reasoning, written in its text."""
+    if ended := _ENDED.search(text):
+        report.remark(
+            "answer ends with the end of a turn",
+            f"{where}: the answer ends with {ended[0].strip()!r}, which a model would be trained "
+            "to spell out before it stops: cut it off",
+            where,
+        )
+    elif "</think>" in text and split_reasoning(text).answer == text:
+        report.remark(
+            "</think> inside an answer",
+            f"{where}: the answer has '</think>' behind text that does not begin with '<think>', "
+            "so it is judged and trained on as it stands: put '<think>' before the reasoning to "
+            "have it split off, or remove it",
+            where,
+        )
