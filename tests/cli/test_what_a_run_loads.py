@@ -13,7 +13,7 @@ from size import SOURCE, loaded, tokens  # noqa: E402
 # Left there, benchmarks/losses.py would hide the folder tests/losses from other tests.
 sys.path.remove(BENCHMARKS)
 
-MOST_FILES, MOST_TOKENS = 175, 138_000
+MOST_FILES, MOST_TOKENS = 180, 140_000
 UNUSED = {
     "": (
         "annotate",
