@@ -1,4 +1,4 @@
-"""What is said of values of a configuration that do not fit."""
+"""Messages about values of a configuration that do not fit."""
 
 from collections.abc import Iterable, Iterator, Mapping
 from difflib import get_close_matches

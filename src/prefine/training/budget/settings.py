@@ -87,7 +87,7 @@ class AutomaticBudget:
 
     @property
     def regularizer(self) -> LossFunction:
-        """What the weight multiplies on the items of a step."""
+        """The regularizer that the weight multiplies, of the items of a step."""
         # Where delta climbs, no figure of the logs has a fixed one to compare with.
         delta = None if self.delta == "auto" else self.delta
         return partial(chosen_nll, delta=delta, per=self.per)

@@ -1,4 +1,4 @@
-"""What stands in place of trackers for a training that has none."""
+"""The trackers of a training that has none."""
 
 from collections.abc import Mapping
 from typing import Any

@@ -8,10 +8,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
-from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
+from prefine.losses.protocol import LossFunction, PairLogps
 from prefine.records import LabelledCompletion, PreferencePair
 from prefine.run.item_rows import label_of, pair_of
 from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
@@ -27,10 +26,9 @@ from prefine.training.relations.protocol import (
 from prefine.turns import Runs
 
 if TYPE_CHECKING:
-    from prefine.losses.other_references import OtherReferences
     from prefine.training.objective.item_table import ItemTable
 
-_PROMPT_TOKENS = "chosen_prompt_tokens_in_step"
+PROMPT_TOKENS = "chosen_prompt_tokens_in_step"
 CHOSEN, REJECTED = slice(0, None, 2), slice(1, None, 2)
 """Slices of values [C] that give those of the chosen and of the rejected completions."""
 
@@ -175,7 +173,7 @@ class Pairs:
         return {
             "pairs_in_step": float(weight.sum()),
             "chosen_tokens_in_step": float((weight * table.tokens[CHOSEN]).sum()),
-            _PROMPT_TOKENS: float((weight * table.of_completions["prompt_tokens"][CHOSEN]).sum()),
+            PROMPT_TOKENS: float((weight * table.of_completions["prompt_tokens"][CHOSEN]).sum()),
         }
 
     def inputs(
@@ -201,9 +199,7 @@ class Pairs:
             mismatched_logratio=None
             if extras.cross_logps is None or table.cross_ref is None
             else extras.cross_logps - table.cross_ref,
-            tokens=_tokens(table, extras) if "tokens" in extras.needs else None,
-            prompts=_prompts(table, totals, extras) if "prompt" in extras.needs else None,
-            other_references=_others(table) if "references" in extras.needs else None,
+            **_extras(table, totals, extras),
             pairs_in_step=totals["pairs_in_step"],
             chosen_tokens_in_step=totals["chosen_tokens_in_step"],
         )
@@ -222,6 +218,24 @@ class Pairs:
     def errors(self, logps: PairLogps, table: "ItemTable") -> dict[str, float | None]:
         """Standard errors over prompts."""
         return pair_rows.errors(logps, table.references["initial"][REJECTED], table.prompts)
+
+
+def _extras(table: "ItemTable", totals: StepTotals, extras: LossExtras) -> dict[str, Any]:
+    """Values that only some losses need."""
+    if not extras.needs & {"tokens", "prompt", "references"}:
+        return {}
+    # Here and not above: most losses need none of them.
+    from prefine.training.relations import pair_extras
+
+    return {
+        "tokens": pair_extras.token_logps(table, extras) if "tokens" in extras.needs else None,
+        "prompts": pair_extras.prompt_logps(table, totals, extras)
+        if "prompt" in extras.needs
+        else None,
+        "other_references": pair_extras.other_references(table)
+        if "references" in extras.needs
+        else None,
+    }
 
 
 def _alone(record: LabelledCompletion, reader: ReadsTexts) -> ReadItem:
@@ -247,72 +261,3 @@ def right_order(policy: Float[Tensor, " C"], table: "ItemTable") -> Float[Tensor
     change = policy - table.references["reference"]
     margin = (change[CHOSEN] - change[REJECTED]).double()
     return (margin.sign() + 1) / 2
-
-
-def _tokens(table: "ItemTable", extras: LossExtras) -> TokenLogps | None:
-    """Values of single tokens, where they are known."""
-    if extras.tokens is None or table.ref_tokens is None:
-        return None
-    policy, reference = extras.tokens, table.ref_tokens
-    initial = reference if table.initial_tokens is None else table.initial_tokens
-    chosen, rejected = policy.padded(CHOSEN), policy.padded(REJECTED)
-    marks = _marks(extras, chosen.logps) if "differences" in extras.needs else (None, None)
-    return TokenLogps(
-        policy_chosen=chosen.logps,
-        policy_rejected=rejected.logps,
-        ref_chosen=reference.padded(CHOSEN).logps,
-        ref_rejected=reference.padded(REJECTED).logps,
-        chosen_log_sum_p2=chosen.log_sum_p2,
-        rejected_log_sum_p2=rejected.log_sum_p2,
-        chosen_marked=marks[0],
-        rejected_marked=marks[1],
-        initial_chosen=initial.padded(CHOSEN).logps,
-    )
-
-
-def _prompts(table: "ItemTable", totals: StepTotals, extras: LossExtras) -> PromptLogps | None:
-    """Values of both sides' prompts, where they are known."""
-    if extras.tokens is None or table.ref_tokens is None:
-        return None
-    policy, reference = extras.tokens.prompt_logps(), table.ref_tokens.prompt_logps()
-    tokens = table.of_completions["prompt_tokens"]
-    return PromptLogps(
-        policy_chosen=policy[CHOSEN],
-        policy_rejected=policy[REJECTED],
-        ref_chosen=reference[CHOSEN],
-        ref_rejected=reference[REJECTED],
-        chosen_tokens=tokens[CHOSEN],
-        rejected_tokens=tokens[REJECTED],
-        chosen_tokens_in_step=totals[_PROMPT_TOKENS],
-    )
-
-
-def _others(table: "ItemTable") -> "OtherReferences":
-    """Values of both sides under all references but the first."""
-    # Here and not above: few trainings have several references.
-    from prefine.losses.other_references import OtherReferences
-
-    compared, none = table.compared, table.tokens.new_empty(0, len(table.tokens))
-    rows = [table.references[name][None] for name in compared.names[1:]]
-    others = torch.cat([none, *rows])
-    return OtherReferences(
-        others[:, CHOSEN].T,
-        others[:, REJECTED].T,
-        compared.weights,
-        compared.held_out_weights,
-    )
-
-
-def _marks(extras: LossExtras, like: Tensor) -> list[Float[Tensor, "B longest"]]:
-    """1 for scored tokens that only this side of a pair has, of both sides, padded with 0."""
-    # Only losses that read the differences need it.
-    from prefine.losses.token_diff import difference_marks
-
-    marks = [
-        difference_marks(*(text.scored for text in item.texts), differences=extras.differences)
-        for item in extras.items
-    ]
-    return [
-        pad_sequence([torch.tensor(row) for row in side], batch_first=True).to(like)
-        for side in zip(*marks, strict=True)
-    ]
