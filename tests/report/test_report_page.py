@@ -468,6 +468,12 @@ ALIKE = tuple(
             "The loss rose from 0.69 at step 1 to 22,000,000 at step 2: training has diverged",
         ),
         (
+            {"training": (REPORT.training[0], REPORT.training[1].model_copy(
+                update={"chosen_logp": -1.5e6, "chosen_change": -1.5e6 + 40.0}))},
+            "The log-probability of the chosen answers fell from −40 to −1,500,000 nats at step "
+            "2: the model no longer writes text",
+        ),
+        (
             {"trained": TrainEnd(stopped_by="collapse", chosen_change=0, rejected_change=0,
                                  fall=0)},
             "The alarm “collapse” ended training after 200 steps.",

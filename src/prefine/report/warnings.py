@@ -9,6 +9,7 @@ MANY_CUT, MANY_ALIKE = 5.0, 10.0
 """The share of answers, in %, from which their being cut, empty or alike is a warning."""
 
 _EXPLODED = 10.0
+_NATS = 10.0  # Short answers may lose some without harm.
 _ALIKE = {
     "empty_answers": "are empty",
     "repeated_answers": "are word for word the answer to another prompt: the model has collapsed",
@@ -59,10 +60,22 @@ def _training(points: tuple[TrainPoint, ...]) -> list[str]:
         return []
     first, worst = points[0], max(points, key=lambda point: point.loss)
     if worst.loss <= _EXPLODED * max(abs(first.loss), 1.0):
-        return []
+        return _destroyed(points[-1])
     return [
         f"The loss rose from {number(first.loss)} at step {first.step} to {number(worst.loss)} at "
         f"step {worst.step}: training has diverged; lower train.learning_rate."
+    ]
+
+
+def _destroyed(last: TrainPoint) -> list[str]:
+    """Say that a model has forgotten what it could write, though the loss may have fallen to 0."""
+    before = last.chosen_logp - last.chosen_change
+    if last.chosen_logp >= -_EXPLODED * max(-before, _NATS):
+        return []
+    return [
+        f"The log-probability of the chosen answers fell from {number(before)} to "
+        f"{number(last.chosen_logp)} nats at step {last.step}: the model no longer writes text, "
+        "whatever the loss says; lower train.learning_rate."
     ]
 
 
