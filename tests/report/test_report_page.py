@@ -12,6 +12,7 @@ from prefine.records import MetricValue
 from prefine.report import outcome
 from prefine.report.data import (
     AnswerExample,
+    ItemPoint,
     LabelExample,
     ListedAnswer,
     ListExample,
@@ -472,6 +473,18 @@ ALIKE = tuple(
                 update={"chosen_logp": -1.5e6, "chosen_change": -1.5e6 + 40.0}))},
             "The log-probability of the chosen answers fell from −40 to −1,500,000 nats at step "
             "2: the model no longer writes text",
+        ),
+        (
+            {"training": (), "item_training": tuple(
+                ItemPoint(step=step, figures={
+                    "loss": 0.5, "desirable_logp": -40.0 - fell, "desirable_change": -fell})
+                for step, fell in ((1, 0.0), (2, 1e6)))},
+            "The log-probability of the chosen answers fell from −40 to −1,000,040 nats at step 2",
+        ),
+        (
+            {"training": (), "item_training": (
+                ItemPoint(step=1, figures={"loss": 0.7}), ItemPoint(step=2, figures={"loss": 90}))},
+            "The loss rose from 0.7 at step 1 to 90 at step 2: training has diverged",
         ),
         (
             {"trained": TrainEnd(stopped_by="collapse", chosen_change=0, rejected_change=0,

@@ -347,6 +347,6 @@ def _remedy(unreadable: bool, words: str) -> str:
             "the weights themselves are damaged: restore the model's folder"
         )
     return (
-        "All values of the model are finite, so the loss overflows: look at its options, and at the "
-        f"scores and weights of these {words}"
+        "All values of the model are finite, so the loss overflows: look at its options, and at "
+        f"the scores and weights of these {words}"
     )
