@@ -484,7 +484,7 @@ ALIKE = tuple(
         (
             {"training": (), "item_training": (
                 ItemPoint(step=1, figures={"loss": 0.7}), ItemPoint(step=2, figures={"loss": 90}))},
-            "The loss rose from 0.7 at step 1 to 90 at step 2: training has diverged",
+            "The loss rose from 0.70 at step 1 to 90 at step 2: training has diverged",
         ),
         (
             {"trained": TrainEnd(stopped_by="collapse", chosen_change=0, rejected_change=0,
