@@ -19,133 +19,54 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from importlib.resources import files
 from pathlib import Path
 from statistics import fmean
 from typing import Any
 
+import yaml
+
+from arm_families import COMMON, FAMILIES, LABELS, PAIRWISE, SELF_PLAY, TUNED, Family
 from arm_figures import difference, shares, win_rate, wins_of
+from arm_turns import turn_line, turns_of
 from line import Line
-from prefine.run.rows import pair_of
+from prefine.run.item_rows import pair_of
 from prefine.run.tables import existing_parts, read_part
 
 HERE = Path(__file__).parent
-CONFIGS = HERE.parent / "configs"
-DEMO = Path(str(files("prefine.playground") / "demo.yaml"))
 RESULTS = HERE / "results" / "arms.jsonl"
 PROMPTS = 600
 """Test prompts of every trial, the same ones."""
 SHARED = ("journal", "completions", "rankings")
-LABELS = "labels.jsonl"
-"""In the folder of what is common: the answers of its pairs, each with a label."""
+SEEDED = ("prompts", "labels", "sample", "rank", "rank.judge", "pair", "train")
+"""What has a seed of the trial, where the configuration has such a section."""
 
 
-@dataclass(frozen=True)
-class Family:
-    """Arms that differ in one thing.
-
-    `about` says what they have in common, `settings` sets it over `config`. Where `stages` are
-    named, these run once for each seed, and the arms begin with a copy of what they were answered.
-    The first arm is what the others are compared with.
-    """
-
-    about: str
-    config: Path
-    settings: tuple[str, ...]
-    arms: Mapping[str, tuple[str, ...]]
-    stages: tuple[str, ...] = ()
-    seeded: tuple[str, ...] = ("prompts", "sample", "rank", "rank.judge", "pair", "train")
-    own_configs: Mapping[str, Path] = field(default_factory=dict)
-
-
-def _listwise(loss: str) -> tuple[str, ...]:
-    return ("pair.selector=lists", f"train.loss={loss}", "train.pairs_per_step=16")
-
-
-def _self_play(reference: str, segment: str) -> tuple[str, ...]:
-    return (
-        f"train.step_source.reference={reference}",
-        f"train.step_source.segment_tokens={segment}",
-    )
-
-
-_PAIRWISE = ("pair.selector=best_vs_random", "train.loss={name: dpo, beta: 0.1}")
-FAMILIES = {
-    "lists": Family(
-        "512 prompts, 8 completions, every pair judged once; 96 steps of 128 completions, so "
-        "that DPO sees its 512 pairs 12 times and a list loss its lists of 8 three times",
-        DEMO,
-        ("prompts.count=512", "rank.strategy=round_robin"),
-        {
-            "dpo, best against random": (*_PAIRWISE, "train.epochs=12"),
-            "dpo, best against random, 24 steps": (*_PAIRWISE, "train.epochs=3"),
-            "dpo on all pairs of a list": _listwise("{name: all_pairs, loss: {name: dpo}}"),
-            "best_vs_rest": _listwise("{name: best_vs_rest, loss: {name: dpo}}"),
-            "list_mle": _listwise("list_mle"),
-            "list_net": _listwise("{name: list_net, labels: ranks}"),
-            "lambda_rank": _listwise("{name: lambda_rank, labels: ranks}"),
-            "neural_ndcg": _listwise("{name: neural_ndcg, labels: ranks}"),
-            "approx_ndcg": _listwise("{name: approx_ndcg, labels: ranks}"),
-        },
-        ("sample", "rank"),
-    ),
-    "labels": Family(
-        "1,024 prompts, 8 completions, every pair judged once, 48 steps of 128 answers",
-        DEMO,
-        ("rank.strategy=round_robin",),
-        {
-            "dpo on pairs": _PAIRWISE,
-            "kto on the answers of the pairs": (
-                *(f"{entry}=null" for entry in ("prompts", "sample", "rank")),
-                f"labels={{name: file, path: {{common}}/{LABELS}}}",
-                "train.loss=kto",
-                "train.pairs_per_step=128",
-            ),
-            "kto on all answers, by the mean score": (
-                "pair.selector=labelled",
-                "train.loss=kto",
-                "train.pairs_per_step=128",
-                "train.max_steps=48",
-            ),
-        },
-        ("sample", "rank", "pair"),
-    ),
-    "rounds": Family(
-        "960 prompts in all, 8 completions and 7 judge calls for each, 45 steps in all",
-        CONFIGS / "rounds.yaml",
-        ("prompts.count=960",),
-        {
-            "one round of 960 prompts": ("rounds=null",),
-            "three rounds of 320": ("rounds.count=3",),
-            "two rounds of 480": ("rounds.count=2",),
-        },
-    ),
-    "self_play": Family(
-        "1,024 reference answers, 64 steps, segments of 8 tokens or whole answers",
-        CONFIGS / "self-play.yaml",
-        (),
-        {
-            f"reference {reference}, {what}": _self_play(reference, segment)
-            for what, segment in (("segments", "8"), ("whole answers", "null"))
-            for reference in ("fixed", "policy", "ema")
-        },
-        seeded=("labels", "pair", "train"),
-    ),
-}
-
-
-def run_stage(
-    what: str, folder: Path, family: Family, seed: int, settings: Sequence[str], config: Path
-) -> None:
+def command(what: str, config: Path, folder: Path, seed: int, settings: Sequence[str]) -> None:
     """Run a stage, or all of them, in a folder."""
     unset = {one.removesuffix("=null") for one in settings if one.endswith("=null")}
-    seeded = [place for place in family.seeded if place.split(".")[0] not in unset]
-    words = [sys.executable, "-m", "prefine", what, str(config), "--run-dir", str(folder)]
+    sections = yaml.safe_load(config.read_text()).keys() - unset
+    seeds = [f"{place}.seed={seed}" for place in SEEDED if place.split(".")[0] in sections]
     test = (f"evaluate.prompts.count={PROMPTS}", "evaluate.seed=0")
-    for one in (*(f"{place}.seed={seed}" for place in seeded), *test, *family.settings, *settings):
+    words = [sys.executable, "-m", "prefine", what, str(config), "--run-dir", str(folder)]
+    for one in (*seeds, *test, *settings):
         words += ["--set", one]
     subprocess.run(words, check=True, stdout=subprocess.DEVNULL)
+
+
+def settings_of(family: Family, arm: Sequence[str], common: Path | None) -> list[str]:
+    """The settings of an arm of a family over its configuration."""
+    policy = [f"policy={{name: hf, path: {COMMON}/{TUNED}/model}}"] if family.tuned else []
+    return [one.replace(COMMON, str(common)) for one in (*policy, *family.settings, *arm)]
+
+
+def answer_common(family: Family, seed: int, common: Path) -> None:
+    """Make what the arms of a family begin with: a policy, and the answers to its questions."""
+    if family.tuned:
+        command("run", SELF_PLAY, common / TUNED, seed, family.tuned)
+    for stage in family.stages:
+        command(stage, family.config, common, seed, settings_of(family, PAIRWISE, common))
+    if "pair" in family.stages:
+        unpair(common)
 
 
 def unpair(folder: Path) -> None:
@@ -168,7 +89,7 @@ def outcomes(folder: Path) -> dict[str, dict[str, Any]]:
 def trial(family: Family, arm: str, seed: int, folder: Path, common: Path | None) -> dict[str, Any]:
     """Train and evaluate one arm, beginning with what was answered for all."""
     began = time.monotonic()
-    settings = [one.replace("{common}", str(common)) for one in family.arms[arm]]
+    settings = settings_of(family, family.arms[arm], common)
     if (
         common is not None
         and "rank=null" not in settings
@@ -178,9 +99,10 @@ def trial(family: Family, arm: str, seed: int, folder: Path, common: Path | None
         folder.mkdir(parents=True)
         for name in SHARED:
             shutil.copytree(common / name, folder / name)
-    run_stage("run", folder, family, seed, settings, family.own_configs.get(arm, family.config))
+    command("run", family.own_configs.get(arm, family.config), folder, seed, settings)
     rounds = sorted(folder.glob("round-*/")) or [folder]
-    before, after = outcomes(rounds[0]), outcomes(rounds[-1])
+    evaluated = [outcomes(one) for one in rounds]
+    before, after = evaluated[0], evaluated[-1]
     gains = {
         name: fmean(row["gold_after"].values()) - fmean(before[name]["gold_before"].values())
         for name, row in after.items()
@@ -193,6 +115,7 @@ def trial(family: Family, arm: str, seed: int, folder: Path, common: Path | None
         "steps": sum(json.loads(log[-1])["step"] for log in logs),
         "calls": sum(one["rank"]["usage"]["calls"] for one in manifests if "rank" in one),
         "characters": fmean(len(row["after"]) for row in after.values()),
+        **(turns_of(evaluated, folder) if len(rounds) > 1 else {}),
         "wins": wins_of(gains),
         "seconds": round(time.monotonic() - began, 1),
     }
@@ -226,6 +149,8 @@ def show(rows: Iterable[Mapping[str, Any]], names: Sequence[str]) -> None:
                 continue
             ours, theirs = ([wins[one][seed] for seed in both] for one in (arm, first))
             print(Line(f"{arm}: minus {first}", f"{difference(theirs, ours)}, {len(both)} seeds"))
+        if name == "hacking":
+            print(*(turn_line(row) for key, row in found.items() if key[0] == name), sep="\n")
 
 
 def main() -> None:
@@ -257,10 +182,7 @@ def main() -> None:
             missing = [arm for arm in family.arms if (name, arm, seed) not in done]
             if missing and family.stages:
                 common = (options.out / name / f"common-{seed}").resolve()
-                for stage in family.stages:
-                    run_stage(stage, common, family, seed, _PAIRWISE, family.config)
-                if "pair" in family.stages:
-                    unpair(common)
+                answer_common(family, seed, common)
             for arm in missing:
                 if time.monotonic() - began > 60 * options.minutes:
                     return

@@ -1,12 +1,13 @@
 """The automatic budget on the playground: does it hold on unseen answers, and at what cost in gold?
 
-    python benchmarks/budget.py run [--out DIR] [--plan levers,deltas,…] [--minutes N]
+    python benchmarks/budget.py run [--out DIR] [--plan levers,tuned,…] [--minutes N]
     python benchmarks/budget.py show
 
 `run` makes what all trials share (completions, rankings and pairs of each seed; a third set of
 fresh pairs), then trains trial after trial with the settings of the demo. Each finished trial is a
 line of `results/budget.jsonl`; those that are there are not run again. The parts of the plan are
-levers, deltas, losses, tuned and auto (`delta: auto` beside fixed ones). `show` prints the tables.
+levers, tuned (weights by hand), losses, deltas, constant (rate) and auto (`delta: auto` beside
+fixed ones). The product's default anchor goes first in all of them. `show` prints the tables.
 A trial trains through `prefine.training.loop.train`; the third set and the test prompts are read by
 nothing else.
 """
@@ -33,7 +34,8 @@ from prefine.models.hf.loading import load_model
 from prefine.models.playground import playground, playground_folder
 from prefine.playground.world import draw_prompts, gold
 from prefine.records import Message, Prompt
-from prefine.stages.anchors import automatic_budget, read_anchors
+from prefine.stages.anchors import read_anchors
+from prefine.stages.budget import automatic_budget
 from prefine.stages.training_inputs import read_held_out, read_items
 from prefine.training.loop import train
 from prefine.training.reference.prepare import forward_of
@@ -48,6 +50,9 @@ TUNED = TEST + 1500
 """Test prompts where a weight is tuned by hand: the first `TEST` choose it, the others compare."""
 ON_THE_WAY = 256
 """Pairs of the third set that are measured ten times during a training, for its peak."""
+DEFAULT = '{"chosen": 1, "better": 1}'
+"""What `anchor: auto` pulls at where completions were ranked."""
+LEVERS = (DEFAULT, "chosen", "better", "unused")
 SEEDED = ("prompts", "sample", "rank", "rank.judge", "pair", "train")
 
 
@@ -89,41 +94,69 @@ class Trial:
         return found
 
 
-def plan(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Trial]:
-    """The trials of some parts of the plan, those that decide the default first."""
-    levers = ("chosen", "unused", "better", '{"chosen": 1, "better": 1}')
-    if "levers" in names:
-        for seed in seeds:
-            for epochs in (3, 10):
-                yield from (Trial(one, 3.0, epochs=epochs, seed=seed) for one in levers[:3])
-                yield Trial("none", epochs=epochs, seed=seed)
-        for seed in seeds:
-            yield from (Trial(levers[3], 3.0, epochs=epochs, seed=seed) for epochs in (3, 10))
+def plan(names: Sequence[str], seeds: Sequence[int]) -> list[Trial]:
+    """The trials of some parts of the plan: the default lever first, and what it is held against.
+
+    The parts losses and constant take three seeds, as one seed more would cost as much as a delta.
+    """
+    trials = dict.fromkeys(trial for name in names for trial in PARTS[name](seeds))
+    return sorted(trials, key=lambda trial: trial.lever not in (DEFAULT, "none"))
+
+
+def _levers(seeds: Sequence[int]) -> Iterator[Trial]:
     for seed in seeds:
-        if "deltas" in names:
-            for epochs in (3, 10):
-                for delta in (1.5, 6.0):
-                    yield from (Trial(one, delta, epochs=epochs, seed=seed) for one in levers)
-        if "losses" in names:
-            for loss, options in (
-                ("dpo", '{"beta": 0.01}'),
-                ("dpo", '{"beta": 0.5}'),
-                ("simpo", "{}"),
-                ("ipo", "{}"),
-            ):
-                for lever, delta in (("none", None), ("chosen", 3.0), ("unused", 3.0)):
-                    yield Trial(lever, delta, seed=seed, loss=loss, options=options)
-        if "constant" in names:
-            for lever, delta in (("none", None), *((one, 3.0) for one in levers)):
-                yield Trial(lever, delta, epochs=10, seed=seed, schedule="constant")
-        if "auto" in names:
-            yield from (Trial("chosen", delta, seed=seed) for delta in ("auto", 1.5, 3.0, 6.0))
-        if "tuned" in names:
-            yield Trial("chosen", 3.0, seed=seed, test=TUNED)
-            for weight in (0.01, 0.03, 0.1, 0.3):
-                yield Trial("hinge", 3.0, weight, seed=seed, test=TUNED)
-            for weight in (0.003, 0.01, 0.03, 0.1):
-                yield Trial("nll", None, weight, seed=seed, test=TUNED)
+        for epochs in (3, 10):
+            yield Trial("none", epochs=epochs, seed=seed)
+            yield from (Trial(one, 3.0, epochs=epochs, seed=seed) for one in LEVERS)
+
+
+def _deltas(seeds: Sequence[int]) -> Iterator[Trial]:
+    for seed in seeds:
+        for epochs in (3, 10):
+            for delta in (1.5, 6.0):
+                yield from (Trial(one, delta, epochs=epochs, seed=seed) for one in LEVERS)
+
+
+def _losses(seeds: Sequence[int]) -> Iterator[Trial]:
+    for seed in seeds[:3]:
+        for loss, options in (
+            ("dpo", '{"beta": 0.01}'),
+            ("dpo", '{"beta": 0.5}'),
+            ("simpo", "{}"),
+            ("ipo", "{}"),
+        ):
+            yield Trial("none", seed=seed, loss=loss, options=options)
+            yield from (Trial(one, 3.0, seed=seed, loss=loss, options=options) for one in LEVERS)
+
+
+def _constant(seeds: Sequence[int]) -> Iterator[Trial]:
+    for seed in seeds[:3]:
+        for lever, delta in (("none", None), *((one, 3.0) for one in LEVERS)):
+            yield Trial(lever, delta, epochs=10, seed=seed, schedule="constant")
+
+
+def _tuned(seeds: Sequence[int]) -> Iterator[Trial]:
+    for seed in seeds:
+        yield from (Trial(one, 3.0, seed=seed, test=TUNED) for one in (DEFAULT, "chosen"))
+        for weight in (0.01, 0.03, 0.1, 0.3):
+            yield Trial("hinge", 3.0, weight, seed=seed, test=TUNED)
+        for weight in (0.003, 0.01, 0.03, 0.1):
+            yield Trial("nll", None, weight, seed=seed, test=TUNED)
+
+
+def _auto(seeds: Sequence[int]) -> Iterator[Trial]:
+    for seed in seeds:
+        yield from (Trial(DEFAULT, delta, seed=seed) for delta in ("auto", 1.5, 3.0, 6.0))
+
+
+PARTS = {
+    "levers": _levers,
+    "tuned": _tuned,
+    "losses": _losses,
+    "deltas": _deltas,
+    "constant": _constant,
+    "auto": _auto,
+}
 
 
 def prepared(folder: Path, *, held_out: int, seed: int, **prompts: Any) -> Path:
@@ -259,7 +292,7 @@ def main() -> None:
     )
     parser.add_argument("what", choices=("run", "show"))
     parser.add_argument("--out", type=Path, default=Path("runs/benchmark-budget"))
-    parser.add_argument("--plan", default="levers,deltas,losses,constant,tuned,auto")
+    parser.add_argument("--plan", default=",".join(PARTS))
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--minutes", type=float, default=math.inf)
     options = parser.parse_args()

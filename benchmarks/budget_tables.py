@@ -98,8 +98,7 @@ def _gold(rows: Rows, plain: Rows) -> Line:
 
 
 def _show_tuned(compared: Mapping[tuple[str, float | None], Rows]) -> None:
-    """Print the automatic weight against the best weight by hand, on prompts that chose nothing."""
-    (automatic,) = (rows for (_, weight), rows in compared.items() if weight is None)
+    """Print automatic weights against the best weight by hand, on prompts that chose nothing."""
     by_hand = {key: rows for key, rows in compared.items() if key[1] is not None}
     for (lever, weight), rows in compared.items():
         figure = f"{len(rows)} seeds, gold {_spread([_choosing(row) for row in rows], '.1f')} % on "
@@ -108,11 +107,15 @@ def _show_tuned(compared: Mapping[tuple[str, float | None], Rows]) -> None:
             f" on the others, third set falls {_spread([row['third'] for row in rows], '.2f')}"
         )
         print(Line(f"{lever} {'auto' if weight is None else f'weight {weight:g}'}", figure))
-    for lever in ("hinge", "nll", ""):
-        tried = {key: rows for key, rows in by_hand.items() if key[0].startswith(lever)}
-        if tried:
-            best = max(tried, key=lambda key: fmean(_choosing(row) for row in tried[key]))
-            print(_against(automatic, tried[best], best, len(tried)))
+    for automatic in sorted(lever for lever, weight in compared if weight is None):
+        for family in ("hinge", "nll", ""):
+            tried = {key: rows for key, rows in by_hand.items() if key[0].startswith(family)}
+            if tried:
+                best = max(tried, key=lambda key: fmean(_choosing(row) for row in tried[key]))
+                title = (
+                    f"auto at {automatic} minus best of {family or 'all'}, {best[0]} {best[1]:g}"
+                )
+                print(_against(title, compared[automatic, None], tried[best], len(tried)))
 
 
 def _choosing(row: Mapping[str, Any]) -> float:
@@ -123,7 +126,7 @@ def _comparing(row: Mapping[str, Any]) -> float:
     return 50 * fmean(int(win) for win in row["wins"][CHOOSING:])
 
 
-def _against(automatic: Rows, best: Rows, name: tuple[str, float | None], runs: int) -> Line:
+def _against(title: str, automatic: Rows, best: Rows, runs: int) -> Line:
     """The paired difference in points; the wider of its intervals over seeds and over prompts."""
     by_seed = {row["trial"]["seed"]: row for row in best}
     pairs = [
@@ -140,7 +143,6 @@ def _against(automatic: Rows, best: Rows, name: tuple[str, float | None], runs: 
         f"{fmean(over_seeds):+.1f} points [{low:.1f}, {high:.1f}] over {len(pairs)} seeds; runs"
     )
     figure += f" a seed: 1 and {runs}"
-    title = f"auto minus best of {'all' if runs > 4 else name[0]}, {name[0]} {name[1]:g}"
     return Line(title, figure, low > -2)
 
 

@@ -28,7 +28,7 @@ from line import Line
 from prefine.calls.engine import CallEngine
 from prefine.calls.protocol import Call
 from prefine.config.sections import Decoding
-from prefine.data.sources import playground as playground_prompts
+from prefine.data.playground import playground as playground_prompts
 from prefine.models.hf.backend import HfModel
 from prefine.models.playground import playground_folder
 from prefine.models.protocol import SampleRequest, Samples, sample_key

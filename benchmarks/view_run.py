@@ -22,7 +22,8 @@ from prefine.records import (
     content_hash,
 )
 from prefine.report.data import OUTCOMES, AnswerExample
-from prefine.run.rows import completion_rows, judgment_row, pair_row
+from prefine.run.item_rows import pair_row
+from prefine.run.rows import completion_rows, judgment_row
 from prefine.run.tables import part_path, shard_key, write_part
 from prefine.stages.shards import SHARD
 

@@ -10,7 +10,7 @@ import chat_tokenizers
 from command import prefine
 from prefine import chat, turns
 from prefine.records import Completion, LabelledCompletion, Message, PreferenceList, Prompt
-from prefine.run.rows import label_of, label_row, list_of, list_row
+from prefine.run.item_rows import label_of, label_row, list_of, list_row
 from prefine.training.items import TextReader
 from run_place import GONE, OK, PAIRS, Place, jsonl
 

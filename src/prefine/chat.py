@@ -9,14 +9,16 @@ import inspect
 import json
 import re
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import TemplateError
 
 from prefine.errors import ConfigError, DataError
 from prefine.reasoning import split_reasoning
 from prefine.records import Completion, Message, Prompt
-from prefine.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from prefine.tokenizer import Tokenizer
 
 _PROBE_ANSWER = "Answer"
 _OPENED = re.compile(r"<((?:think|reason|thought)\w*)>(\s*)\Z")
@@ -41,7 +43,7 @@ class TemplateRefusal(DataError):
     """A chat template that takes no system turn, or no turns in this order, refused a prompt."""
 
 
-def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
+def prompt_ids(tokenizer: "Tokenizer", prompt: Prompt) -> list[int]:
     """Return the token ids of the prompt up to where the assistant starts to write.
 
     A last message of the assistant is a prefill: the model continues it instead of opening a turn.
@@ -68,7 +70,7 @@ def prompt_ids(tokenizer: Tokenizer, prompt: Prompt) -> list[int]:
         raise DataError(f"{_name(prompt)}: cannot be turned into tokens: {error}") from error
 
 
-def prompt_text(tokenizer: Tokenizer, prompt: Prompt) -> str | None:
+def prompt_text(tokenizer: "Tokenizer", prompt: Prompt) -> str | None:
     """Return a text that the tokenizer itself turns into the ids of the prompt.
 
     For servers that take texts and put the tokenizer's start token before them.
@@ -85,7 +87,7 @@ def prompt_text(tokenizer: Tokenizer, prompt: Prompt) -> str | None:
 
 
 def completion_ids(
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     prompt: Prompt,
     completion: Completion,
     *,
@@ -136,7 +138,7 @@ def completion_ids(
     return ids
 
 
-def conversation_ids(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> list[int]:
+def conversation_ids(tokenizer: "Tokenizer", prompt: Prompt, completion: Completion) -> list[int]:
     """Return the ids of a whole conversation as a reward model reads it, all by its template.
 
     Raises:
@@ -158,12 +160,12 @@ def may_be_refused(prompt: Prompt) -> bool:
     return not one_turn or prompt.tools is not None
 
 
-def check_prompt(tokenizer: Tokenizer, prompt: Prompt) -> None:
+def check_prompt(tokenizer: "Tokenizer", prompt: Prompt) -> None:
     """Raise TemplateRefusal if the chat template does not take the prompt's messages."""
     _rendered(tokenizer, prompt, tokenize=False)
 
 
-def check_template(tokenizer: Tokenizer) -> None:
+def check_template(tokenizer: "Tokenizer") -> None:
     """Raise ConfigError unless the template opens the assistant's turn where one is to be written.
 
     A template that ignores add_generation_prompt leaves out what stands before every answer, so a
@@ -194,7 +196,7 @@ def check_template(tokenizer: Tokenizer) -> None:
         )
 
 
-def _ids_behind(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int] | None:
+def _ids_behind(tokenizer: "Tokenizer", prompt: Prompt, text: str) -> list[int] | None:
     """Return the ids that a text has behind the rendered prompt, where they differ from its own.
 
     SentencePiece families put a blank in front of a text, which no answer behind a prompt has.
@@ -209,7 +211,7 @@ def _ids_behind(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int] | 
     return together[len(before) :] if together[: len(before)] == before else None
 
 
-def _spelled_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
+def _spelled_ids(tokenizer: "Tokenizer", prompt: Prompt, text: str) -> list[int]:
     """Return the ids that a text has behind the prompt, its special tokens letter by letter.
 
     The prompt itself cannot be tokenised so. Where answers do not begin like texts, this one stands
@@ -224,18 +226,18 @@ def _spelled_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
     return whole[len(line) :] if whole[: len(line)] == line else alone
 
 
-def _marks_beginnings(tokenizer: Tokenizer) -> bool:
+def _marks_beginnings(tokenizer: "Tokenizer") -> bool:
     """Return True if a text has other tokens at its beginning than behind the end of a line."""
     line = _ids_of(tokenizer, "a\n")
     return _ids_of(tokenizer, "a\nGrass")[len(line) :] != _ids_of(tokenizer, "Grass")
 
 
-def _ids_of(tokenizer: Tokenizer, text: str, **options: Any) -> list[int]:
+def _ids_of(tokenizer: "Tokenizer", text: str, **options: Any) -> list[int]:
     """Return the ids of a text by itself, without start and end tokens."""
     return list(tokenizer(text, add_special_tokens=False, verbose=False, **options)["input_ids"])
 
 
-def _only_tags_are_special(tokenizer: Tokenizer, text: str) -> bool:
+def _only_tags_are_special(tokenizer: "Tokenizer", text: str) -> bool:
     """Return True if a text has no special token, or only those of its own reasoning.
 
     A tokenizer may know `<think>` as a special token, and then a model writes that token.
@@ -244,7 +246,7 @@ def _only_tags_are_special(tokenizer: Tokenizer, text: str) -> bool:
     return not _mentions_special(tokenizer, f"{reasoning or ''}{answer}")
 
 
-def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
+def continued_text(tokenizer: "Tokenizer", prompt: Prompt, completion: Completion) -> str | None:
     """Return the text of a completion as it continues the rendered prompt.
 
     A template may write a space before every answer (Llama 2, Mistral), which the texts of answers
@@ -269,7 +271,7 @@ def continued_text(tokenizer: Tokenizer, prompt: Prompt, completion: Completion)
 
 
 @lru_cache(maxsize=8)
-def _space_before_answers(tokenizer: Tokenizer, template: str) -> str:
+def _space_before_answers(tokenizer: "Tokenizer", template: str) -> str:
     """Return the white space that its template writes between a prompt and its answer."""
     answer = Message(role="assistant", content=_PROBE_ANSWER)
     try:
@@ -280,7 +282,7 @@ def _space_before_answers(tokenizer: Tokenizer, template: str) -> str:
     return space if found and space.isspace() else ""
 
 
-def _opened_reasoning(tokenizer: Tokenizer, prompt: Prompt) -> re.Match[str] | None:
+def _opened_reasoning(tokenizer: "Tokenizer", prompt: Prompt) -> re.Match[str] | None:
     """Return the tag, and the space behind it, that the template opens at the end of the prompt."""
     # Rendering takes long, and few templates do this. A prefill is continued as it is.
     opens = re.search(r"<(?:think|reason|thought)", str(tokenizer.chat_template))
@@ -289,7 +291,9 @@ def _opened_reasoning(tokenizer: Tokenizer, prompt: Prompt) -> re.Match[str] | N
     return _OPENED.search(_rendered(tokenizer, prompt, tokenize=False))
 
 
-def _behind_opened_reasoning(tokenizer: Tokenizer, prompt: Prompt, message: Message) -> str | None:
+def _behind_opened_reasoning(
+    tokenizer: "Tokenizer", prompt: Prompt, message: Message
+) -> str | None:
     """Return reasoning and answer as they go on behind a tag that the template has opened."""
     opened = _opened_reasoning(tokenizer, prompt)
     hostile = _mentions_special(tokenizer, message.model_dump_json())
@@ -298,7 +302,7 @@ def _behind_opened_reasoning(tokenizer: Tokenizer, prompt: Prompt, message: Mess
     return f"{message.reasoning}\n</{opened[1]}>\n\n{message.content}"
 
 
-def text_after_answer(tokenizer: Tokenizer, prompt: Prompt, completion: Completion) -> str | None:
+def text_after_answer(tokenizer: "Tokenizer", prompt: Prompt, completion: Completion) -> str | None:
     """Return the end of a turn as the template writes it; for comparison, not for training.
 
     Returns: None if it does not write the answer right behind the prompt.
@@ -311,7 +315,7 @@ def text_after_answer(tokenizer: Tokenizer, prompt: Prompt, completion: Completi
     return written.lstrip()[len(answer) :]
 
 
-def joint_ids(tokenizer: Tokenizer, prompt: Prompt, text: str) -> list[int]:
+def joint_ids(tokenizer: "Tokenizer", prompt: Prompt, text: str) -> list[int]:
     """Return the ids of prompt and text tokenised together; for comparison, not for training."""
     return _ids_of(tokenizer, _rendered(tokenizer, prompt, tokenize=False) + text)
 
@@ -339,7 +343,7 @@ def tokenizer_hash(tokenizer: Any) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:16]
 
 
-def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:
+def stop_token_id(tokenizer: "Tokenizer", generation_config: Any = None) -> int:
     """Return the token that ends an assistant's turn and on which generation stops.
 
     Where the generation config names several tokens (Llama 3: end of text, end of message, end of
@@ -365,7 +369,7 @@ def stop_token_id(tokenizer: Tokenizer, generation_config: Any = None) -> int:
     )
 
 
-def _rendered(tokenizer: Tokenizer, prompt: Prompt, *answer: Message, **options: Any) -> Any:
+def _rendered(tokenizer: "Tokenizer", prompt: Prompt, *answer: Message, **options: Any) -> Any:
     """Render the prompt, and an answer after it, as text or token ids, depending on `options`."""
     if not tokenizer.chat_template:
         raise ConfigError(
@@ -402,7 +406,7 @@ def _as_templates_read(message: Message) -> dict[str, Any]:
 
 
 def _written_by_template(
-    tokenizer: Tokenizer, prompt: Prompt, message: Message, stop_token_id: int
+    tokenizer: "Tokenizer", prompt: Prompt, message: Message, stop_token_id: int
 ) -> str | None:
     """Return the template's text between the prompt and the end of the turn, if it is complete."""
     if _mentions_special(tokenizer, message.model_dump_json()):
@@ -417,7 +421,7 @@ def _written_by_template(
     return text if end and complete and not after.strip() else None
 
 
-def _after_prompt(tokenizer: Tokenizer, prompt: Prompt, message: Message) -> str | None:
+def _after_prompt(tokenizer: "Tokenizer", prompt: Prompt, message: Message) -> str | None:
     """Return what the template writes after the prompt for an answer.
 
     Returns: None if the template refuses the answer, or renders the prompt differently before it:
@@ -438,12 +442,12 @@ def _function_name(call: Any) -> str:
     return str(function.get("name", "")) if isinstance(function, dict) else ""
 
 
-def _mentions_special(tokenizer: Tokenizer, text: str) -> bool:
+def _mentions_special(tokenizer: "Tokenizer", text: str) -> bool:
     added = tokenizer.added_tokens_decoder.values()
     return any(token.special and token.content in text for token in added if token.content.strip())
 
 
-def _require_safeguard(tokenizer: Tokenizer, prompt: Prompt) -> None:
+def _require_safeguard(tokenizer: "Tokenizer", prompt: Prompt) -> None:
     if "sanitize_control_tokens" not in inspect.signature(tokenizer.apply_chat_template).parameters:
         raise ConfigError(
             f"{_name(prompt)}: it has a special token in its text, which this version of "
@@ -456,7 +460,7 @@ def _name(prompt: Prompt) -> str:
     return f"{prompt.source}, prompt {prompt.id}" if prompt.source else f"prompt {prompt.id}"
 
 
-def _ids_after_answer(tokenizer: Tokenizer) -> list[int]:
+def _ids_after_answer(tokenizer: "Tokenizer") -> list[int]:
     """Return the ids of what the template writes after the last answer of a conversation."""
     if not tokenizer.chat_template:
         return []

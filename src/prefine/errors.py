@@ -61,7 +61,8 @@ def noted_on(error: BaseException) -> Iterator[None]:
     try:
         yield
     except Exception as also:  # noqa: BLE001 - it is told, as a note
-        error.add_note(f"then {also}")
+        if also is not error:
+            error.add_note(f"then {also}")
 
 
 @contextmanager

@@ -5,11 +5,13 @@ turn, with its earlier turns as the template writes them there, and the last tur
 """
 
 from itertools import pairwise
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefine import chat
 from prefine.records import Completion, Message, Prompt
-from prefine.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from prefine.tokenizer import Tokenizer
 
 Runs = tuple[tuple[int, int], ...]
 """Places [start, stop) within an answer's token ids."""
@@ -60,7 +62,7 @@ def _followed_by(messages: tuple[Message, ...], message: Message) -> tuple[Messa
 
 
 def answer_ids(
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     prompt: Prompt,
     completion: Completion,
     *,
@@ -124,7 +126,7 @@ def _place(history: list[int], before: list[int], stop: int) -> tuple[int, int] 
 
 
 def _ends_with_turn(
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     turn: AssistantTurn,
     reply: AssistantTurn,
     before: list[int],

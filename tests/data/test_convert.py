@@ -15,7 +15,7 @@ from prefine.data.layouts.protocol import SourceRow
 from prefine.data.sources import file, shaped
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.run.rows import pair_row
+from prefine.run.item_rows import pair_row
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), min_size=1).filter(str.strip)
 TURNS = st.lists(TEXT, min_size=1, max_size=3).map(

@@ -9,7 +9,7 @@ from prefine.data.import_report import ImportReport
 from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.run.rows import pair_of, pair_row
+from prefine.run.item_rows import pair_of, pair_row
 
 
 def rows(*values: dict[str, Any]) -> list[SourceRow]:

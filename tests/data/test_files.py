@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prefine.data import entries, formats
+from prefine.data import entries, formats, table_formats
 from prefine.data.sources import file
 from prefine.errors import ConfigError, DataError
 
@@ -209,7 +209,7 @@ def test_arrays_and_their_numbers_are_plain() -> None:
         "x": np.array([1.5, np.nan]),
         "t": (np.float32(0.5), np.bool_(True)),
     }
-    assert formats.as_json(row) == {"prompt": "q", "n": 3, "x": [1.5, None], "t": [0.5, True]}
+    assert table_formats.as_json(row) == {"prompt": "q", "n": 3, "x": [1.5, None], "t": [0.5, True]}
 
 
 @pytest.mark.parametrize("format", ["jsonl", "json", "csv", "parquet", "arrow"])

@@ -13,7 +13,8 @@ import pytest
 
 from prefine.data import formats
 from prefine.data.layouts.protocol import SourceRow
-from prefine.data.sources import file, playground
+from prefine.data.playground import playground
+from prefine.data.sources import file
 from prefine.errors import ConfigError, DataError
 
 

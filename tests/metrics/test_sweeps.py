@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from prefine.metrics import best_of_many, mean_over_seeds, quadratic_optimum, saturation
-from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
+from prefine.metrics.statistics.normal import NORMAL_QUANTILE
 
 REPEATS = 400
 """Of the 2,000 that `benchmarks/sweep_statistics.py` makes."""

@@ -14,7 +14,7 @@ from prefine.pairing.protocol import Choice
 from prefine.pairing.select import NO_LIST
 from prefine.pairing.selectors.joint import joint
 from prefine.records import PreferenceList, Prompt
-from prefine.run.rows import list_of, list_row, pair_of, pair_row
+from prefine.run.item_rows import list_of, list_row, pair_of, pair_row
 from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
 from prefine.stages.selection import WITHOUT_PARTNER, BoundSelector

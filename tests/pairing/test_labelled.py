@@ -15,7 +15,7 @@ from prefine.pairing.select import NO_LABEL, SAME_ANSWER
 from prefine.pairing.selectors.labelled import labelled
 from prefine.ranking.protocol import facts_of
 from prefine.records import Ranking
-from prefine.run.rows import label_of, label_row
+from prefine.run.item_rows import label_of, label_row
 from prefine.stages.joining import RankedPrompt
 from prefine.stages.pair_options import PairCounts
 from prefine.stages.selection import BoundSelector

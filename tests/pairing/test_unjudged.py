@@ -18,7 +18,8 @@ from prefine.pairing.view import unjudged
 from prefine.ranking.protocol import facts_of
 from prefine.records import Completion, DuelRecord, Prompt, Ranking
 from prefine.run.folder import RunFolder
-from prefine.run.rows import TableRow, label_of, list_of, pair_of, ranking_of
+from prefine.run.item_rows import TableRow, label_of, list_of, pair_of
+from prefine.run.rows import ranking_of
 from prefine.run.tables import parts, read_part
 from prefine.stages.pipeline import run_stage
 from prefine.stages.stage_run import Silent

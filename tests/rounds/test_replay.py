@@ -8,7 +8,7 @@ from prefine.config.base import Component, WeighedSource
 from prefine.config.rounds import LineageConfig, ReplayConfig
 from prefine.config.sections import PairConfig, RunConfig
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.run.rows import pair_row
+from prefine.run.item_rows import pair_row
 from prefine.run.tables import TableWriter
 from prefine.stages.replay import replayed
 

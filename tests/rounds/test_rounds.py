@@ -19,7 +19,7 @@ from command import prefine, start
 from prefine.config.sections import RunConfig
 from prefine.records import Completion, Message, PreferencePair, Prompt
 from prefine.rounds.configs import RoundsPlan
-from prefine.run.rows import pair_row
+from prefine.run.item_rows import pair_row
 from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from run_place import CONFIG, DATA, GONE, OK, Place, jsonl

@@ -133,6 +133,12 @@ def test_a_section_rank_is_for_the_evaluation_then(spin: Place) -> None:
         ({"pair.min_gap": 1.0}, None, CONFIG, "pair.min_gap: needs the scores or duels"),
         ({"train.loss": {"name": "odpo"}}, None, CONFIG, "reads no ranking that could have scores"),
         (
+            {"rounds": {"count": 2, "prompts": "same", "stop": {"no_gain": 1}}},
+            None,
+            CONFIG,
+            "rounds.stop: needs the judged win rate over the round before, and there is no judge",
+        ),
+        (
             {"pair.selector": "best_vs_random"},
             None,
             CONFIG,

@@ -3,21 +3,18 @@
 import json
 import threading
 import time
-from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import pytest
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.implementations.memory import MemoryFileSystem
 
+import stores
 from command import prefine
 from prefine import train as prefine_train
 from prefine.calls.protocol import JournalGroup, Submission
-from prefine.config.storage import StorageConfig, as_url, is_url
-from prefine.errors import BackendError, ConfigError
+from prefine.config.storage import as_url, is_url
+from prefine.errors import BackendError, DataError
 from prefine.run import mirror, segments, store_lease
 from prefine.run.folder import RunFolder
 from prefine.run.journal import Journal
@@ -25,40 +22,12 @@ from prefine.run.mirror import Mirror, mirrored
 from prefine.run.remote import Remote
 from prefine.run.store_lease import StoreLease
 from run_place import BACKEND, CONFIG, OK, Place
-
-
-class FlakyFileSystem(MemoryFileSystem):
-    """The memory, which does not answer from some write on for as long as a test says."""
-
-    protocol = "flaky"
-    store: dict[str, Any] = {}  # noqa: RUF012 - as its base has it
-    pseudo_dirs = [""]  # noqa: RUF012
-    writes_left: int | None = None
-
-    def pipe_file(self, path: str, value: bytes, mode: str = "overwrite", **kwargs: Any) -> None:
-        if FlakyFileSystem.writes_left is not None:
-            if FlakyFileSystem.writes_left <= 0:
-                raise OSError("the store is out of order")
-            FlakyFileSystem.writes_left -= 1
-        super().pipe_file(path, value, mode, **kwargs)
+from stores import FlakyFileSystem, group, silent, storage
 
 
 @pytest.fixture(autouse=True)
-def _empty_stores() -> Iterator[None]:
-    fsspec.register_implementation("flaky", FlakyFileSystem, clobber=True)
-    for kind in (MemoryFileSystem, FlakyFileSystem):
-        kind.store.clear()
-        kind.pseudo_dirs[:] = [""]
-    FlakyFileSystem.writes_left = None
-    yield
-
-
-def storage(**values: Any) -> StorageConfig:
-    return StorageConfig(**{"url": "memory://runs/one", "patience_s": 0.5, **values})
-
-
-def silent(text: str) -> None:
-    del text
+def _empty_stores(monkeypatch: pytest.MonkeyPatch) -> None:
+    stores.empty(monkeypatch)
 
 
 def test_urls_are_told_from_paths() -> None:
@@ -82,63 +51,6 @@ def test_groups_come_back_as_they_were_written() -> None:
     assert segments.decode(segments.encode(groups), "here") == groups
 
 
-def test_one_machine_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote, said = Remote("memory://runs/one"), list[str]()
-    first = StoreLease(remote, 1.0, said.append)
-    assert first.number == 1
-    # Its beat moves while another machine looks.
-    monkeypatch.setattr(store_lease.time, "sleep", lambda seconds: first.beat())
-    with pytest.raises(ConfigError, match=r"another machine .* is working on this run"):
-        StoreLease(remote, 1.0, said.append)
-    monkeypatch.undo()
-    # It does not: after the time that it named itself, the other one takes over.
-    began = time.monotonic()
-    second = StoreLease(remote, 1.0, said.append)
-    assert second.number == 2
-    assert time.monotonic() - began >= 1.0
-    with pytest.raises(BackendError, match="another machine has taken this run over"):
-        first.beat()
-    second.beat()
-    second.release()
-    began = time.monotonic()
-    assert StoreLease(remote, 60.0, said.append).number == 3
-    assert time.monotonic() - began < 1.0
-    assert len(said) == 2
-
-
-def test_of_two_that_take_over_one_gets_it() -> None:
-    remote = Remote("memory://runs/one")
-    assert remote.create("lease/000007.json", b"mine")
-    assert not remote.create("lease/000007.json", b"theirs")
-    assert remote.read("lease/000007.json") == b"mine"
-
-
-def test_files_on_a_disk_are_whole_and_a_lease_is_taken_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("prefine.run.remote._WHOLE_BYTES", 4)
-    remote, journal = Remote(f"file://{tmp_path}/run", patience_s=0.3), tmp_path / "large"
-    journal.write_bytes(b"journal")
-    remote.upload(journal, "journal/whole.sqlite")
-
-    def killed(file: Path, to: Path) -> None:
-        to.write_bytes(file.read_bytes()[:3])
-        raise KeyboardInterrupt
-
-    monkeypatch.setattr("prefine.run.remote._copy", killed)
-    journal.write_bytes(b"a later one")
-    with pytest.raises(KeyboardInterrupt):
-        remote.upload(journal, "journal/whole.sqlite")
-    assert remote.read("journal/whole.sqlite") == b"journal"
-    (tmp_path / "run" / "journal" / ".whole.sqlite.7.tmp").write_bytes(b"a l")
-    assert list(remote.listing()) == ["journal/whole.sqlite"]
-    # Two looked at the same moment, and saw no lease.
-    monkeypatch.setattr(LocalFileSystem, "exists", lambda self, path, **_: False)
-    assert remote.create("lease/000001.json", b"mine")
-    assert not remote.create("lease/000001.json", b"theirs")
-    assert remote.read("lease/000001.json") == b"mine"
-
-
 def test_nothing_is_written_under_a_lease_that_was_not_renewed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,26 +70,6 @@ def test_nothing_is_written_under_a_lease_that_was_not_renewed(
         assert remote.read("state.json") == b"{}"
 
 
-def test_a_beat_has_one_time_for_all_its_calls(monkeypatch: pytest.MonkeyPatch) -> None:
-    remote = Remote("flaky://runs/one", patience_s=30)
-    lease = StoreLease(remote, 60.0, silent)
-    find, calls = FlakyFileSystem.find, list[float]()
-
-    def slow(self: FlakyFileSystem, *args: Any, **kwargs: Any) -> Any:
-        """The listing takes two tries; the write never gets through."""
-        calls.append(time.monotonic())
-        if len(calls) == 1:
-            FlakyFileSystem.writes_left = 0
-            raise OSError("slow")
-        return find(self, *args, **kwargs)
-
-    monkeypatch.setattr(FlakyFileSystem, "find", slow)
-    began = time.monotonic()
-    with pytest.raises(BackendError, match="the store is out of order"), remote.within(0.5):
-        lease.beat()
-    assert time.monotonic() - began < 0.6
-
-
 def test_the_lease_is_renewed_while_a_run_is_fetched(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -194,35 +86,6 @@ def test_the_lease_is_renewed_while_a_run_is_fetched(
     with mirrored(tmp_path / "run", storage(lease_s=1), silent):
         pass
     assert beats[0] >= 1
-
-
-def test_a_process_that_died_on_this_machine_is_not_waited_for() -> None:
-    remote = Remote("memory://runs/one")
-    held = StoreLease(remote, 60.0, silent)
-    value = json.loads(remote.read("lease/000001.json"))
-    remote.write("lease/000001.json", json.dumps(value | {"pid": 2**22 + 1}).encode())
-    began = time.monotonic()
-    assert StoreLease(remote, 60.0, silent).number == held.number + 1
-    assert time.monotonic() - began < 5
-
-
-def test_a_process_of_another_container_is_waited_for(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    remote = Remote("memory://runs/one")
-    StoreLease(remote, 1.0, silent)
-    value = json.loads(remote.read("lease/000001.json"))
-    # Its number names no process here, where processes are numbered apart.
-    remote.write("lease/000001.json", json.dumps(value | {"pid": 2**22 + 1}).encode())
-    (tmp_path / "pid").touch()
-    monkeypatch.setattr(store_lease, "_PIDS", tmp_path / "pid")
-    began = time.monotonic()
-    assert StoreLease(remote, 1.0, silent).number == 2
-    assert time.monotonic() - began >= 1.0
-
-
-def group(*keys: str, **values: Any) -> JournalGroup:
-    return JournalGroup("rank", [], list(keys), {key: f'"{key}"' for key in keys}, **values)
 
 
 def test_a_journal_is_built_again_from_its_pieces(
@@ -286,6 +149,83 @@ def test_what_this_machine_did_not_send_is_sent_when_it_goes_on(tmp_path: Path) 
     assert "was written by another machine since" in said[0]
     (aside,) = tmp_path.glob("run.before-*")
     assert (aside / "train_log.jsonl").read_text() == "old\n"
+
+
+def test_a_holder_that_was_killed_before_it_wrote_is_no_other_machine(tmp_path: Path) -> None:
+    place, remote = tmp_path / "run", Remote("memory://runs/one")
+    with mirrored(place, storage(), silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+    state = json.loads((place / ".mirror.json").read_text())
+    (place / ".mirror.json").write_text(json.dumps(state | {"clean": False}))
+    with closing(Journal(place / "journal" / "part-00000.sqlite")) as journal:
+        journal.write(group("b"))
+    for number in (2, 3):  # it took the lease, and no more
+        StoreLease(remote, 60.0, silent)
+        lease = json.loads(remote.read(f"lease/{number:06d}.json"))
+        dead = json.dumps(lease | {"pid": 2**22 + 1}).encode()
+        remote.write(f"lease/{number:06d}.json", dead)
+    said = list[str]()
+    with mirrored(place, storage(), said.append), RunFolder(place) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+    assert (said, list(tmp_path.glob("run.before-*"))) == ([], [])
+
+
+def test_a_kill_between_keeping_the_state_and_saying_so_changes_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, kept = tmp_path / "run", StoreLease.begin_to_write
+
+    def killed(self: StoreLease) -> None:
+        raise KeyboardInterrupt
+
+    for machine, key in ((place, "a"), (tmp_path / "other", "b")):
+        with mirrored(machine, storage(), silent), RunFolder(machine) as folder:
+            folder.journal().write(group(key))
+        monkeypatch.setattr(StoreLease, "begin_to_write", killed)
+        with pytest.raises(KeyboardInterrupt), mirrored(machine, storage(), silent):
+            pass
+        monkeypatch.setattr(StoreLease, "begin_to_write", kept)
+        said = list[str]()
+        with mirrored(machine, storage(), said.append):
+            pass
+        assert said == []
+    # The other machine has written since; that this one began to go on does not hide it.
+    monkeypatch.setattr(StoreLease, "begin_to_write", killed)
+    for _ in range(2):
+        with pytest.raises(KeyboardInterrupt), mirrored(place, storage(), said.append):
+            pass
+    monkeypatch.setattr(StoreLease, "begin_to_write", kept)
+    with mirrored(place, storage(), said.append), RunFolder(place) as folder:
+        assert folder.journal().answers("ab").keys() == {"a", "b"}
+    assert len(said) == 1
+    assert "was written by another machine since" in said[0]
+
+
+def test_a_fetch_that_was_cut_off_is_begun_anew(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place, other = tmp_path / "run", tmp_path / "other"
+    with mirrored(place, storage(), silent), RunFolder(place) as folder:
+        folder.journal().write(group("a"))
+        (place / "pairs").mkdir()
+        for name in ("pairs/part-00000.parquet", "state.json"):
+            (place / name).write_text("{}")
+    kept = segments.restore
+
+    def killed(remote: Remote, pieces: Any, to: Path) -> int:
+        kept(remote, pieces, to)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(segments, "restore", killed)
+    with pytest.raises(KeyboardInterrupt), mirrored(other, storage(), silent):
+        pass
+    assert (other / "pairs" / "part-00000.parquet").exists()
+    monkeypatch.setattr(segments, "restore", kept)
+    said = list[str]()
+    with mirrored(other, storage(), said.append), RunFolder(other) as folder:
+        assert folder.journal().count() == 1
+        assert (other / "state.json").read_text() == "{}"
+    assert (said, list(tmp_path.glob("other.before-*"))) == ([], [])
 
 
 def test_a_restart_that_fails_does_not_lose_what_was_not_sent(tmp_path: Path) -> None:
@@ -367,6 +307,39 @@ def test_a_store_that_fails_stops_the_run(place: Place) -> None:
     remote = Remote("flaky://runs/one")
     for name in ("model/model.safetensors", "train_log.jsonl", "pairs/part-00000.parquet"):
         assert remote.read(name) == (place.root / "whole" / name).read_bytes()
+
+
+def test_an_error_of_the_run_and_one_of_the_last_upload_are_both_told(
+    tmp_path: Path,
+) -> None:
+    there = storage(url="flaky://runs/one", lease_s=1)
+    lost = "then flaky://runs/one: cannot be reached (OSError: the store is out of order)"
+    with (
+        pytest.raises(DataError, match="no pairs") as raised,
+        mirrored(tmp_path / "run", there, silent),
+    ):
+        FlakyFileSystem.writes_left = 0
+        (tmp_path / "run" / "state.json").write_text("{}")
+        raise DataError("no pairs")
+    assert [one[: len(lost)] for one in raised.value.__notes__] == [lost]
+    # An error of the store that stopped the run is told once.
+    FlakyFileSystem.writes_left = None
+    with (
+        pytest.raises(BackendError, match="the store is out of order") as failed,
+        mirrored(tmp_path / "run", there, silent),
+        RunFolder(tmp_path / "run") as folder,
+    ):
+        FlakyFileSystem.writes_left = 0
+        folder.journal().write(JournalGroup("rank", [(Submission("t", "id"), ["l"])]))
+    assert not hasattr(failed.value, "__notes__")
+
+    # Ctrl-C ends without a message, so the loss is said.
+    FlakyFileSystem.writes_left, said = None, list[str]()
+    with pytest.raises(KeyboardInterrupt), mirrored(tmp_path / "run", there, said.append):
+        FlakyFileSystem.writes_left = 0
+        (tmp_path / "run" / "state.json").write_text("{  }")
+        raise KeyboardInterrupt
+    assert said[-1].startswith(f"interrupted; {lost}")
 
 
 def test_no_answer_is_used_that_the_store_does_not_get(

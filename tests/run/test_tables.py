@@ -10,14 +10,8 @@ from hypothesis import strategies as st
 
 from prefine.errors import DataError, LimitError
 from prefine.records import Completion, DuelRecord, Message, PreferencePair, Prompt, Ranking
-from prefine.run.rows import (
-    completion_of,
-    completion_row,
-    grouped_completions,
-    pair_of,
-    pair_row,
-    ranking_of,
-)
+from prefine.run.item_rows import pair_of, pair_row
+from prefine.run.rows import completion_of, completion_row, grouped_completions, ranking_of
 from prefine.run.tables import (
     PartsWritten,
     part_path,

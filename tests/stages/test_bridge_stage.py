@@ -18,7 +18,7 @@ from prefine.models.capabilities import provides
 from prefine.models.protocol import Replies, Reply
 from prefine.records import Completion, Manifest, Message, PreferencePair, Prompt, Usage
 from prefine.run.folder import RunFolder
-from prefine.run.rows import pair_of
+from prefine.run.item_rows import pair_of
 from prefine.run.tables import parts, read_part, table_hash
 from prefine.run.view import RunView
 from prefine.stages import bridge, pair

@@ -11,8 +11,8 @@ from command import prefine
 from prefine.config.sections import RunConfig
 from prefine.config.yaml import load
 from prefine.run.view import RunView
-from prefine.stages.anchors import automatic_budget, read_anchors
-from prefine.stages.budget import budget_of
+from prefine.stages.anchors import read_anchors
+from prefine.stages.budget import automatic_budget, budget_of
 from prefine.stages.training_inputs import trainable
 from run_place import CONFIG, DATA, GONE, OK, PAIRS, Place, jsonl
 

@@ -13,7 +13,7 @@ from command import prefine
 from prefine.judging.pairwise import PairwiseJudge
 from prefine.models.scripted import ScriptedModel
 from prefine.records import Completion, Message, PreferenceList, PreferencePair, Prompt
-from prefine.run.rows import list_row, pair_row
+from prefine.run.item_rows import list_row, pair_row
 from prefine.run.tables import write_part
 from prefine.secrets import redacted_command
 from prefine.stages import origins

@@ -20,7 +20,7 @@ from prefine.config.yaml import validate
 from prefine.errors import ConfigError, DataError
 from prefine.records import Manifest
 from prefine.run.folder import RunFolder
-from prefine.run.rows import list_of, pair_of
+from prefine.run.item_rows import list_of, pair_of
 from prefine.run.tables import parts, read_part, table_hash
 from prefine.stages.check import check
 from prefine.stages.pipeline import run_stage

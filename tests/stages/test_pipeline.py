@@ -15,7 +15,7 @@ from prefine.judges.protocol import Verdict
 from prefine.records import Completion, Manifest, Prompt
 from prefine.report.data import OUTCOMES, AnswerExample, Evaluation
 from prefine.run.folder import RunFolder
-from prefine.run.rows import pair_of
+from prefine.run.item_rows import pair_of
 from prefine.run.tables import parts, read_part
 from prefine.stages.check import check
 from prefine.stages.pipeline import RunResult, lines_of, result_of, run_stage, stages_of

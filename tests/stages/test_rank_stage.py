@@ -14,7 +14,8 @@ from prefine.errors import ConfigError, DataError, LimitError
 from prefine.judges.playground import PlaygroundJudge
 from prefine.records import Completion, Manifest, PreferencePair, Prompt, Ranking
 from prefine.run.folder import RunFolder
-from prefine.run.rows import completion_of, pair_of, ranking_of
+from prefine.run.item_rows import pair_of
+from prefine.run.rows import completion_of, ranking_of
 from prefine.run.tables import parts, read_part
 from prefine.stages.check import check
 from prefine.stages.pipeline import run_stage

@@ -11,7 +11,7 @@ from pydantic import ValidationError
 from prefine.config.training import EarlyStopConfig
 from prefine.errors import NumericsError
 from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, watch_all
-from prefine.training.evaluation import EarlyStop
+from prefine.training.early_stop import EarlyStop
 
 STEPS = np.arange(30)
 NARROWING = [

@@ -19,7 +19,8 @@ from prefine.records import (
     PreferencePair,
     Prompt,
 )
-from prefine.run.rows import completion_rows, label_row, list_row, pair_row
+from prefine.run.item_rows import label_row, list_row, pair_row
+from prefine.run.rows import completion_rows
 from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from prefine.view import places

@@ -21,13 +21,8 @@ from prefine.records import (
     Ranking,
     Score,
 )
-from prefine.run.rows import (
-    bridged_row,
-    completion_rows,
-    joint_judgment_row,
-    judgment_row,
-    pair_row,
-)
+from prefine.run.item_rows import bridged_row, pair_row
+from prefine.run.rows import completion_rows, joint_judgment_row, judgment_row
 from prefine.run.tables import part_path, write_part
 from prefine.run.view import RunView
 from run_place import GONE, OK, Place, jsonl

@@ -12,7 +12,8 @@ from pydantic import BaseModel
 
 from prefine.errors import ConfigError
 from prefine.records import Completion, PreferenceList, PreferencePair, Prompt
-from prefine.run.rows import answer_row, list_row, pair_row, prompt_row
+from prefine.run.item_rows import list_row, pair_row
+from prefine.run.rows import answer_row, prompt_row
 from prefine.run.tables import SCHEMAS
 
 R = TypeVar("R", bound=BaseModel)

@@ -139,8 +139,7 @@ def _given(config: RunConfig) -> list[str]:
 
 def _trained(config: RunConfig) -> Trained:
     from prefine.stages.training_inputs import configured_relation
-    from prefine.training.evaluation import EVALUATION_LOG_NAME
-    from prefine.training.loop import FINAL_NAME, LOG_NAME
+    from prefine.training.logging.figures import EVALUATION_LOG_NAME, FINAL_NAME, LOG_NAME
 
     folder, relation = config.run_dir, configured_relation(config)
     final = json.loads((folder / FINAL_NAME).read_text(encoding="utf-8"))["final"]

@@ -9,45 +9,21 @@ from typing import Annotated
 
 import typer
 
-from prefine.cli import stages, tools
-from prefine.cli.annotate import annotate
-from prefine.cli.compare import compare
-from prefine.cli.config import config_app
-from prefine.cli.cost import cost
+from prefine.cli.commands import Commands
 from prefine.cli.ending import guarded, leave_threads
-from prefine.cli.hub import pull, push
-from prefine.cli.init import init
-from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
 from prefine.cli.options import without_flag_types
 from prefine.cli.processes import leave
-from prefine.cli.sweep import sweep
-from prefine.cli.view import view
 from prefine.errors import Interrupted
 
 app = typer.Typer(
     name="prefine",
-    cls=stages.PipelineOrder,
+    cls=Commands,
     help="Preference optimization, end to end: sample, rank, pair, train, evaluate, report.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(init)
-stages.add_to(app)
-stages.evaluate_app.command("annotations")(tools.evaluate_annotations)
-app.command()(sweep)
-app.command()(compare)
-app.command()(annotate)
-app.command()(view)
-app.command()(push)
-app.command()(pull)
-app.command("import")(tools.import_data)
-app.command()(tools.simulate)
-app.command()(cost)
-app.command()(tools.losses)
-app.command("mock-server")(mock_server)
-app.add_typer(config_app, name="config")
 
 
 def main() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import typer
 
-from prefine.cli.usage import usage_hint
 from prefine.errors import ConfigError, Interrupted, PrefineError
 from prefine.secrets import redact
 
@@ -43,6 +42,9 @@ def guarded(command: Callable[[], Any]) -> int:
         return Interrupted.exit_code
     except _CommandLineError as error:
         error.show()
+        # Here and not above: most commands are written right.
+        from prefine.cli.usage import usage_hint
+
         if hint := usage_hint(error):
             sys.stderr.write(f"{hint}\n")
         return ConfigError.exit_code

@@ -100,6 +100,4 @@ def without_flag_types(command: Any) -> Any:
     for option in (*command.params, help_option):
         if getattr(option, "is_flag", False):
             option.metavar = ""
-    for inner in getattr(command, "commands", {}).values():
-        without_flag_types(inner)
     return command

@@ -1,16 +1,8 @@
-"""Commands that run stages: all of them (`run`, `demo`), or one."""
+"""The commands of single stages."""
 
-import json
-import time
-from contextlib import nullcontext
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
-import typer
-from typer import Option
-from typer.core import TyperGroup
-
-from prefine.cli.ending import complain, visible
 from prefine.cli.options import (
     AsJson,
     ConfigPath,
@@ -21,122 +13,17 @@ from prefine.cli.options import (
     load_config,
 )
 from prefine.cli.processes import launched, refuse_others, refuse_several, train_together
-from prefine.cli.rounds import run_in_rounds
-from prefine.errors import ConfigError
+from prefine.cli.run import print_manifests
 
 if TYPE_CHECKING:
     from prefine.config.sections import RunConfig
-    from prefine.records import Manifest
 
-_HELP = {
-    "sample": "Sample completions, or import existing ones.",
-    "rank": "Rank each prompt's completions by the judge.",
-    "pair": "Select preference pairs from the rankings; asks no judge.",
-    "bridge": "Rewrite rejected answers towards the chosen ones; asks a model and a judge.",
-    "train": "Train the policy on the pairs.",
-    "evaluate": "Compare the trained model with its baseline.",
-    "report": "Write report.html from what the run folder holds.",
-}
 _READS_ROWS = ("sample", "pair", "evaluate")
-_DEMO_KEYS = {
-    *("win_rate", "interval", "chosen_fall", "held_out_fall", "delta", "budget"),
-    *("seconds", "report", "warnings"),
-}
 
 
-class PipelineOrder(TyperGroup):
-    """Commands in the order of the pipeline, though the stage `evaluate` is a group."""
+def _stage_command(stage: str, text: str) -> Callable[..., None]:
+    """Return the command of a stage; `text` is its help."""
 
-    def list_commands(self, ctx: Any) -> list[str]:
-        """Return the names of all commands."""
-        names = [name for name in super().list_commands(ctx) if name != "evaluate"]
-        names.insert(names.index("report"), "evaluate")
-        return names
-
-
-class StageOrCommand(TyperGroup):
-    """A stage that is a group of commands, too: arguments that name no command are the stage's."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Put the stage's name before arguments that name no command."""
-        if not args or args[0] not in self.commands:
-            args = ["stage", *args]
-        return super().parse_args(ctx, args)
-
-    def resolve_command(self, ctx: Any, args: list[str]) -> Any:
-        """Return the command; the stage's own has no name, as it is called without."""
-        name, command, rest = super().resolve_command(ctx, args)
-        return "" if name == "stage" else name, command, rest
-
-
-evaluate_app = typer.Typer(cls=StageOrCommand, subcommand_metavar="CONFIG | annotations FILE...")
-
-
-def add_to(app: typer.Typer) -> None:
-    """Register run, demo and the stages."""
-    app.command()(run)
-    app.command()(demo)
-    for stage, text in _HELP.items():
-        if stage != "evaluate":
-            app.command(stage, help=text)(_stage_command(stage))
-    text = f"{_HELP['evaluate']} Or measure public files."
-    more = "`prefine evaluate annotations FILE...` prints the metrics of public annotation files."
-    evaluate_app.command("stage", hidden=True, help=f"{_HELP['evaluate']} {more}")(
-        _stage_command("evaluate")
-    )
-    app.add_typer(evaluate_app, name="evaluate", help=text)
-
-
-def run(
-    config: ConfigPath,
-    set_: Overrides = None,
-    run_dir: RunDir = None,
-    dry_run: Annotated[
-        bool, Option("--dry-run", help="Check everything and print the plan; do nothing.")
-    ] = False,
-    offline: Annotated[
-        bool,
-        Option("--offline", help="With --dry-run: ask no server whether it is there."),
-    ] = False,
-    strict: Strict = False,
-    json_: AsJson = False,
-) -> None:
-    """Run all stages, from whatever the configuration starts with to the report.
-
-    Run the same command again to resume: a call whose answer was journaled is never repeated.
-    With a section `rounds` it runs one round after the other.
-    """
-    if offline and not dry_run:
-        raise ConfigError("--offline: is for --dry-run; a run asks its servers")
-    refuse_others()
-    loaded = load_config(config, set_, run_dir)
-    if loaded.rounds is not None:
-        with nullcontext() if dry_run else kept_at_its_url(loaded):
-            run_in_rounds(loaded, dry_run=dry_run, offline=offline, strict=strict, as_json=json_)
-    elif dry_run:
-        _print_plan(loaded, strict=strict, offline=offline, as_json=json_)
-    else:
-        _run_all(loaded, json_, strict=strict)
-
-
-def demo(
-    run_dir: Annotated[str, Option(metavar="DIR", help="The run folder.")] = "runs/demo",
-    set_: Overrides = None,
-    json_: AsJson = False,
-) -> None:
-    """Make the embedded playground model measurably better, on this machine, without any download.
-
-    A few minutes on two CPU cores. `--json` prints win_rate, interval, chosen_fall, held_out_fall,
-    delta, budget (kept, exceeded or undecided), seconds, report and warnings.
-    """
-    from importlib.resources import files
-
-    refuse_others()
-    path = Path(str(files("prefine.playground") / "demo.yaml"))
-    _run_all(load_config(path, set_, run_dir), json_, demo=True)
-
-
-def _stage_command(stage: str) -> Any:
     def command(
         config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None, json_: AsJson = False
     ) -> None:
@@ -151,7 +38,20 @@ def _stage_command(stage: str) -> Any:
     ) -> None:
         _run_one(stage, config, set_, run_dir, json_, strict=strict)
 
-    return strict_command if stage in _READS_ROWS else command
+    made = strict_command if stage in _READS_ROWS else command
+    made.__doc__ = text
+    return made
+
+
+sample = _stage_command("sample", "Sample completions, or import existing ones.")
+rank = _stage_command("rank", "Rank each prompt's completions by the judge.")
+pair = _stage_command("pair", "Select preference pairs from the rankings; asks no judge.")
+bridge = _stage_command(
+    "bridge", "Rewrite rejected answers towards the chosen ones; asks a model and a judge."
+)
+train = _stage_command("train", "Train the policy on the pairs.")
+evaluate = _stage_command("evaluate", "Compare the trained model with its baseline.")
+report = _stage_command("report", "Write report.html from what the run folder holds.")
 
 
 def _run_one(
@@ -181,7 +81,7 @@ def _run_one(
             folder.adopt_config(loaded.resolved())
             with ShownProgress() as progress:
                 manifest = run_stage(stage, loaded, folder, progress)
-        _print_manifests([manifest], as_json)
+        print_manifests([manifest], as_json)
 
     def load() -> "RunConfig":
         loaded = load_config(config, overrides, run_dir)
@@ -214,83 +114,4 @@ def _report_at_its_url(config: "RunConfig", as_json: bool) -> None:
         manifest = run_stage("report", copy, folder, progress)
     page = copy.run_dir / "report.html"
     Remote(storage.url, storage.options).upload(page, page.name)
-    _print_manifests([manifest], as_json)
-
-
-def _run_all(
-    config: "RunConfig", as_json: bool, *, strict: bool = False, demo: bool = False
-) -> None:
-    from prefine.api.progress import ShownProgress
-    from prefine.run.folder import RunFolder
-    from prefine.stages.check import check
-    from prefine.stages.pipeline import lines_of, result_of, run_all
-    from prefine.stages.template_date import with_first_day
-
-    refuse_several("prefine demo" if demo else "prefine run")
-    began = time.monotonic()
-    config = with_first_day(config)
-    for note in check(config, strict=strict).notes:
-        complain(note)
-    with kept_at_its_url(config), RunFolder(config.run_dir) as folder:
-        with ShownProgress() as progress:
-            manifests = run_all(config, folder, progress)
-        seconds = max(time.monotonic() - began, sum(manifest.wall_time_s for manifest in manifests))
-        result = result_of(config, folder, seconds)
-    if as_json:
-        values = result.model_dump(mode="json", include=_DEMO_KEYS if demo else None)
-        typer.echo(json.dumps(values, ensure_ascii=False))
-        return
-    _print_manifests(manifests, False)
-    typer.echo("")
-    for line in lines_of(result):
-        typer.echo(line)
-    for warning in result.warnings:
-        typer.echo(f"\nwarning: {visible(warning)}")
-    typer.echo(f"\nreport: {result.report}")
-
-
-def _print_plan(config: "RunConfig", *, strict: bool, offline: bool, as_json: bool) -> None:
-    from prefine.stages.plan import plan
-
-    made = plan(config, strict=strict, offline=offline)
-    if as_json:
-        plain = {name: value for name, value in made._asdict().items() if name != "amounts"}
-        values = {"folder": str(config.run_dir), **plain, "lines": made.values}
-        typer.echo(json.dumps(values, ensure_ascii=False))
-        return
-    width = max(len(name) for name, _ in made.lines)
-    typer.echo(f"stages: {' → '.join(made.stages)}")
-    typer.echo(f"folder: {config.run_dir}")
-    for name, amount in made.lines:
-        typer.echo(f"{name:<{width}}  {amount:>12}")
-    for note in made.notes:
-        typer.echo(visible(note))
-    for name in made.imports:
-        typer.echo(f"imports your code: {name}")
-    typer.echo("not checked:")
-    for line in made.unchecked:
-        typer.echo(f"  {visible(line)}")
-
-
-def _print_manifests(manifests: "list[Manifest]", as_json: bool) -> None:
-    if as_json:
-        rows = [manifest.model_dump(mode="json") for manifest in manifests]
-        typer.echo(json.dumps(rows, ensure_ascii=False))
-        return
-    for manifest in manifests:
-        counts = manifest.counts
-        asides = [
-            f"{count:,} {why.replace('_', ' ')}"
-            for why, count in (counts.failed | counts.dropped).items()
-        ]
-        if manifest.usage.cost:
-            asides.append(f"{manifest.usage.calls:,} calls, cost {manifest.usage.cost:.4g}")
-        line = (
-            f"{manifest.stage:<9} {counts.taken:>7,} → {counts.produced:>7,}"
-            f"  {manifest.wall_time_s:7.1f} s"
-        )
-        typer.echo(line + (f"  ({visible(', '.join(asides))})" if asides else ""))
-        for note in manifest.notes:
-            # Rows that were set aside have been reported before the run.
-            if not note.startswith("set aside"):
-                typer.echo(f"          {visible(note)}")
+    print_manifests([manifest], as_json)

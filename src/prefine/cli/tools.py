@@ -1,4 +1,4 @@
-"""Commands besides the pipeline: import, simulate, losses, evaluate annotations."""
+"""Commands besides the pipeline: import, simulate, losses."""
 
 from pathlib import Path
 from typing import Annotated
@@ -158,47 +158,3 @@ def losses(
     # What another program reads has a row for each, however long.
     columns = terminal_columns()
     typer.echo(visible(as_list(found, columns) if name is None else as_text(found[0], columns)))
-
-
-def evaluate_annotations(
-    files: Annotated[list[Path], Argument(metavar="FILE", help="Files, or folders of parts.")],
-    kind: Annotated[
-        str | None,
-        Option(metavar="NAME", help="What the files are, instead of by themselves."),
-    ] = None,
-    outputs: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="AlpacaEval: the model's model_outputs.json."),
-    ] = None,
-    baseline_outputs: Annotated[
-        Path | None,
-        Option(metavar="FILE", help="AlpacaEval: the baseline's."),
-    ] = None,
-    calibration: Annotated[
-        list[Path] | None,
-        Option(
-            "--calibration",
-            metavar="FOLDER",
-            help="AlpacaEval: of length control; or two files, two times.",
-        ),
-    ] = None,
-    json_: AsJson = False,
-) -> None:
-    """Print the metrics of AlpacaEval, Arena-Hard, LLMBar or RewardBench files, or our judgments.
-
-    The kind is recognised from the first row. `--json` prints {"files": [...]}, each with file,
-    kind and parts, a part of each model or judge with its metrics and notes.
-    """
-    from prefine.cli.annotations import as_json, as_text, figures
-
-    found = figures(
-        files,
-        kind=kind,
-        outputs=outputs,
-        baseline_outputs=baseline_outputs,
-        calibration=calibration or (),
-    )
-    if json_:
-        typer.echo(as_json(found))
-    else:
-        typer.echo(visible(as_text(found, columns=terminal_columns() or 100)))

@@ -167,7 +167,7 @@ TABLES: dict[Kind, dict[str, str]] = {
     "source": {
         "file": "prefine.data.sources:file",
         "hub": "prefine.data.hub:hub",
-        "playground": "prefine.data.sources:playground",
+        "playground": "prefine.data.playground:playground",
     },
     "step_source": {
         "shuffled": "prefine.training.step_sources.shuffled:Shuffled",

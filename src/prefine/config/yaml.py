@@ -9,7 +9,6 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from prefine.config.checking import describe
 from prefine.config.named import component_at
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
@@ -180,6 +179,8 @@ def validate(values: Mapping[str, Any], *, where: str) -> RunConfig:
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:
+        from prefine.config.messages import describe
+
         problems = indent(describe(error, "", RunConfig), "  ")
         raise ConfigError(f"{where}:\n{problems}") from error
 

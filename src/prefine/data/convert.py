@@ -13,7 +13,7 @@ from prefine.data.layouts.table import MARK, has_own_columns
 from prefine.data.pair_rows import pair_of_row
 from prefine.errors import DataError
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.run.rows import pair_row
+from prefine.run.item_rows import pair_row
 
 
 def write_entries(rows: Iterator[SourceRow], entry: str, out: Path, report: ImportReport) -> str:

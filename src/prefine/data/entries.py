@@ -12,7 +12,6 @@ from prefine.data.first_seen import FirstSeen
 from prefine.data.import_report import ImportReport, UselessRow
 from prefine.data.layouts.protocol import SourceRow, show
 from prefine.data.pair_rows import STORED_PAIR, pair_of_row, stored_pair
-from prefine.data.reference_answers import with_reference
 from prefine.records import Completion, PreferencePair, Prompt, content_hash
 
 Item = TypeVar("Item")
@@ -136,4 +135,7 @@ def _prompt_of_row(row: SourceRow, report: ImportReport) -> Prompt:
 
 
 def _prompt_with_reference(row: SourceRow, report: ImportReport) -> Prompt:
+    # Here and not above: few inputs have reference answers.
+    from prefine.data.reference_answers import with_reference
+
     return with_reference(prompt_of_row(row, report), row, report)

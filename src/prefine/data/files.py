@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from prefine.data.compression import SUFFIXES, check_no_archive
-from prefine.data.formats import READERS, Format, decode_utf8, parse_json
+from prefine.data.formats import READERS, Format, decode_utf8, parse_json, rows_of
 from prefine.data.layouts.protocol import SourceRow
 from prefine.errors import ConfigError, DataError
 
@@ -46,7 +46,7 @@ def rows_in(files: list[tuple[Path, Format]]) -> Iterator[SourceRow]:
     for path, kind in files:
         _check_beginning(path)
         empty = True
-        for row in READERS[kind](path):
+        for row in rows_of(path, kind):
             empty = False
             yield row
         if empty:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from itertools import count
 from typing import Any
 
-from prefine.data.formats import as_json
 from prefine.data.layouts.protocol import SourceRow
 from prefine.data.layouts.table import LayoutName
 from prefine.data.sources import Columns, Limit, shaped
+from prefine.data.table_formats import as_json
 from prefine.errors import BackendError, ConfigError
 from prefine.reasoning import ReasoningInText
 

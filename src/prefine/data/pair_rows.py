@@ -24,7 +24,7 @@ from prefine.data.layouts.protocol import (
 from prefine.data.messages import reason
 from prefine.errors import DataError
 from prefine.records import PreferencePair
-from prefine.run.rows import pair_of
+from prefine.run.item_rows import pair_of
 
 STORED_PAIR = "prefine_extra"
 """The column of the pairs that stage `pair` wrote."""

@@ -1,10 +1,9 @@
 """Sources of rows in our own columns: files, the embedded playground, a user's function."""
 
-import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain, islice
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import Field
 
@@ -13,7 +12,7 @@ from prefine.config.checking import checked
 from prefine.config.components import options_model
 from prefine.data.answer_texts import without_reasoning
 from prefine.data.files import files_at, rows_in
-from prefine.data.formats import Format, as_json
+from prefine.data.formats import Format
 from prefine.data.layouts.prompts import put_aside
 from prefine.data.layouts.protocol import PROMPT_NAMES, Layout, SourceRow, rest
 from prefine.data.layouts.table import (
@@ -24,7 +23,7 @@ from prefine.data.layouts.table import (
     is_as_written,
     recognise,
 )
-from prefine.errors import ConfigError, DataError, PrefineError, at_config_path
+from prefine.errors import ConfigError, DataError, at_config_path
 from prefine.reasoning import ReasoningInText
 
 Columns = dict[str, str]
@@ -70,33 +69,6 @@ def file(
         reasoning=reasoning,
         limit=limit,
     )
-
-
-def playground(
-    *,
-    count: Annotated[int, Field(gt=0)] = 256,
-    split: Literal["train", "test"] = "train",
-    seed: Annotated[int, Field(ge=0)] = 0,
-    answers: bool = False,
-) -> Iterator[SourceRow]:
-    """Yield prompts of the embedded world; train and test prompts never coincide.
-
-    Args:
-        count: How many distinct prompts; asking for more only appends.
-        split: Which side of the split.
-        seed: Of the drawing.
-        answers: Give each a good answer, which has no flaw, for `labels`, and for prompts with the
-            selector `reference_vs_sample`.
-    """
-    from prefine.playground.world import FLAW_RATES, demonstrate, draw_prompts, parse
-
-    for number, text in enumerate(draw_prompts(count, split=split, seed=seed)):
-        values: dict[str, Any] = {"prompt": text}
-        if answers:
-            rng = random.Random(f"playground answer {seed} {text}")
-            perfect = demonstrate(parse(text), rng, flaw_rates=dict.fromkeys(FLAW_RATES, 0.0))
-            values["completions"] = [{"text": perfect, "label": True}]
-        yield SourceRow(f"playground {split} prompt {number}", values)
 
 
 def shaped(
@@ -175,17 +147,10 @@ def open_source(component: Component, *, where: str) -> Callable[[], Iterator[So
     if ":" not in component.name:
         bound: Callable[[], Iterator[SourceRow]] = component.resolve("source", where=where)
         return bound
-    return component.once("rows", lambda: _users_source(component, where))
+    # Here and not above: most sources are ours.
+    from prefine.data.own_sources import own_source
 
-
-def _users_source(component: Component, where: str) -> Callable[[], Iterator[SourceRow]]:
-    declared = options_model(component.lookup("source", where=where)).model_fields
-    known = options_model(shaped).model_fields
-    ours = {k: v for k, v in component.options.items() if k in known and k not in declared}
-    theirs = {k: v for k, v in component.options.items() if k not in ours}
-    function = Component(name=component.name, **theirs).resolve("source", where=where)
-    options = _checked(ours, where)
-    return lambda: shaped(_rows_of(function, component.name), **options)
+    return component.once("rows", lambda: own_source(component, where))
 
 
 def read(component: Component, *, where: str) -> Iterator[SourceRow]:
@@ -207,35 +172,12 @@ def read_files(
         ConfigError: An option is wrong, or there is no such file.
         DataError: A row cannot be used.
     """
-    return shaped(rows_in(files), **_checked(options, where))
+    return shaped(rows_in(files), **shaping(options, where))
 
 
-def _checked(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+def shaping(options: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Check the options of `shaped`, and fill them in."""
     return dict(checked(options_model(shaped), dict(options), where=where))
-
-
-def _rows_of(function: Callable[[], Any], name: str) -> Iterator[SourceRow]:
-    """Yield the rows of a user's function, each with its place."""
-    number = -1
-    try:
-        for number, item in enumerate(function()):
-            if isinstance(item, SourceRow):
-                yield item
-                continue
-            where = f"{name}, row {number}"
-            if not isinstance(item, Mapping) or not all(isinstance(key, str) for key in item):
-                raise DataError(
-                    f"{where}: expected an object with named fields, got {type(item).__name__}"
-                )
-            yield SourceRow(where, as_json(dict(item)))
-    except PrefineError:
-        raise
-    except Exception as error:  # the user's own code may raise anything
-        raise DataError(
-            f"{name}, after row {number}: the function fails: {type(error).__name__}: {error}"
-        ) from error
-    if number < 0:
-        raise DataError(f"{name}: the function yields no rows; yield at least one")
 
 
 def _renamed(rows: Iterable[SourceRow], columns: Columns) -> Iterator[SourceRow]:

@@ -3,16 +3,18 @@
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
-from prefine.calls.engine import CallEngine
 from prefine.config.sections import RunConfig
+
+if TYPE_CHECKING:
+    from prefine.calls.engine import CallEngine
 
 
 class Workplace(NamedTuple):
     """The process that works on shards: its engine, if they ask, and its ties to the user."""
 
-    engine: CallEngine | None
+    engine: "CallEngine | None"
     advance: Callable[[int], None]
     stopping: Callable[[], bool]
 
@@ -79,7 +81,7 @@ class StageWork:
     folder: Path
     job: ShardJob
     order: JobOrder
-    engine: CallEngine | None
+    engine: "CallEngine | None"
     advance: Callable[[int], None]
     stopping: Callable[[], bool]
 

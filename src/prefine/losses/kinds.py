@@ -5,13 +5,16 @@ It stands in no table of losses: a configuration writes `train: {loss: {pairs: â
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
 
 from prefine.losses.protocol import Loss, LossFunction, PerItem, declare
-from prefine.losses.rewards.protocol import ItemValues
+
+if TYPE_CHECKING:  # few trainings are of reward models
+    from prefine.losses.rewards.protocol import ItemValues
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class MixedLogps:
     they are. Totals of the step within a part are of its kind alone.
     """
 
-    parts: Mapping[str, ItemValues]
+    parts: "Mapping[str, ItemValues]"
     places: Mapping[str, Int[Tensor, " b"]]
     weight: PerItem
 
@@ -36,7 +39,7 @@ class MixedLogps:
         return self.join({kind: part.finite() for kind, part in self.parts.items()})
 
 
-StepLogps = ItemValues | MixedLogps
+StepLogps: TypeAlias = "ItemValues | MixedLogps"
 """The values of the items of a step, of one kind or of several."""
 
 

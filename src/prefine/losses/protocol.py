@@ -15,7 +15,9 @@ from torch import Tensor, ones_like
 from torch import bool as bool_dtype
 
 from prefine.config.components import Nested
-from prefine.losses.other_references import OtherReferences
+
+if TYPE_CHECKING:
+    from prefine.losses.other_references import OtherReferences
 
 Need = Literal[
     "reference",
@@ -166,7 +168,7 @@ class PairLogps:
     mismatched_logratio: PerPair | None = None
     tokens: TokenLogps | None = None
     prompts: PromptLogps | None = None
-    other_references: OtherReferences | None = None
+    other_references: "OtherReferences | None" = None
 
     def __post_init__(self) -> None:
         given = vars(self)
@@ -254,7 +256,7 @@ class PairLogps:
         """Return the values of the prompts; raise ValueError if they were not provided."""
         return require(self.prompts, "prompt")
 
-    def require_references(self) -> OtherReferences:
+    def require_references(self) -> "OtherReferences":
         """Return the values under further references; raise ValueError without them."""
         return require(self.other_references, "references")
 

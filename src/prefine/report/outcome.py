@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
+from prefine.metrics.statistics.normal import normal_interval
 from prefine.records import MetricValue
 from prefine.report.data import ConstraintScore, HeadToHead, ReportData, fall_unit
 from prefine.report.text import (
@@ -135,8 +135,9 @@ def judge_budget(
 ) -> BudgetOutcome:
     """Return the outcome of a budget from the fall of held-out items and its standard error."""
     verdict: BudgetVerdict = "undecided"
-    interval = _normal_interval(held_out, standard_error)
-    if interval is not None:
+    interval = None
+    if standard_error is not None:
+        interval = normal_interval(held_out, standard_error)
         verdict = "kept" if interval[1] <= delta else "exceeded" if interval[0] > delta else verdict
     fall = MetricValue(
         name="untouched_fall" if untouched else "held_out_fall",
@@ -149,18 +150,11 @@ def judge_budget(
     return BudgetOutcome(delta, unit, fall, verdict, of, items, untouched)
 
 
-def _normal_interval(mean: float, standard_error: float | None) -> tuple[float, float] | None:
-    if standard_error is None:
-        return None
-    reach = NORMAL_QUANTILE * standard_error
-    return mean - reach, mean + reach
-
-
 def interval_words(mean: float, standard_error: float | None) -> str:
     """Return the 95 % interval of a mean in words, or that there is none."""
-    interval = _normal_interval(mean, standard_error)
-    if interval is None:
+    if standard_error is None:
         return "no interval was computed"
+    interval = normal_interval(mean, standard_error)
     return f"95{NBSP}% interval {span(*(number(bound, 2) for bound in interval))}"
 
 

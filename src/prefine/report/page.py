@@ -6,11 +6,18 @@ from prefine.report import outcome
 from prefine.report.data import ReportData
 from prefine.report.examples import changed_words
 from prefine.report.html import html_page
-from prefine.report.ideals import ideal
 from prefine.report.provenance import provenance
 from prefine.report.text import duration, plural
 from prefine.report.training import change_interval, held_out, item_charts, training
 
+# The best value of the figures that have one; of others the page says nothing.
+_FAULTS = ("cut_answers", "empty_answers", "repeated_answers")
+_RIGHT = ("swap_consistency", "reward_accuracy")
+_IDEALS = {
+    **dict.fromkeys(_FAULTS, "0 %"),
+    **dict.fromkeys(_RIGHT, "100 %"),
+    "first_slot_rate": "50 %",
+}
 # What has longer words on average, in characters, is written in a language without spaces.
 _LONGEST_MEAN_WORD = 15
 
@@ -71,3 +78,11 @@ def repeated_share(content: str) -> float | None:
         parts, length = list("".join(parts)), 8
     runs = [tuple(parts[i : i + length]) for i in range(len(parts) - length + 1)]
     return 1 - len(set(runs)) / len(runs) if len(runs) >= 8 else None
+
+
+def ideal(name: str) -> str:
+    """Return the best value of a figure in words; an empty text where none is known.
+
+    A length has none: longer answers are neither better nor worse.
+    """
+    return _IDEALS.get(name, "")

@@ -200,6 +200,11 @@ def _refuse_what_has_no_next_round(config: RunConfig, settings: RoundsConfig) ->
             "rounds.stop: needs the win rate over the round before; give evaluate.prompts, or "
             "leave rounds.stop out"
         )
+    elif settings.stop is not None and config.evaluate.judge is None and config.rank is None:
+        problem = (
+            "rounds.stop: needs the judged win rate over the round before, and there is no judge; "
+            "give evaluate.judge, or leave rounds.stop out"
+        )
     elif settings.optimizer == "keep" and config.train.adapter is not None:
         problem = (
             "rounds.optimizer: keep, and train.adapter: each round has an adapter of its own, to "

@@ -60,9 +60,8 @@ def results(rounds: RoundsPlan) -> RoundsResult:
                 figures=figures,
             )
         )
-        if (
-            stopped := stopped_by([one.figures for one in found], rounds.settings.stop)
-        ) is not None:
+        if rounds.name(number + 1) not in linked:
+            stopped = stopped_by([one.figures for one in found], rounds.settings.stop)
             break
     numbers = [one.figures.round for one in found]
     gone = {number for number in numbers if not (rounds.folder(number) / "model").is_dir()}

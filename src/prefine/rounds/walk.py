@@ -48,6 +48,8 @@ def run_rounds(rounds: RoundsPlan, progress: Progress) -> None:
             assert figures is not None, "measured by now"
             walked.append(figures)
             write_page(rounds)
+            if rounds.name(number + 1) in parent.manifests():
+                continue  # A round that has begun is not taken back.
             if (why := stopped_by(walked, rounds.settings.stop)) is not None:
                 progress.say(why)
                 break

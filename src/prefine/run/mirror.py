@@ -8,6 +8,7 @@ store, and when the store does not answer, the run stops.
 
 import json
 import os
+import shutil
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -19,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from prefine.atomic import write_text
 from prefine.calls.protocol import JournalGroup
 from prefine.config.storage import StorageConfig
-from prefine.errors import BackendError, PrefineError
+from prefine.errors import BackendError, PrefineError, noted_on
 from prefine.run import segments
 from prefine.run.fetch import SMALL
 from prefine.run.open_mirrors import OPEN
@@ -61,7 +62,7 @@ def mirrored(
     Args:
         run_dir: The folder of this machine.
         storage: The run's section `storage`, with the URL.
-        say: Is told about waiting and about what was moved aside.
+        say: Is told about waiting, what was moved aside, and what failed after Ctrl-C.
 
     Raises:
         ConfigError: Another machine works on the run, or the store may not be written.
@@ -73,17 +74,23 @@ def mirrored(
     mirror = Mirror(run_dir, storage, say)
     OPEN[mirror.folder] = mirror
     try:
+        yield
+    except BaseException as error:
+        # The error of the run comes first; what can still be kept, is.
+        with noted_on(error):
+            mirror.settle()
+        with noted_on(error):
+            mirror.close()
+        if isinstance(error, KeyboardInterrupt):  # it ends without a message that has its notes
+            say("; ".join(["interrupted", *getattr(error, "__notes__", ())]))
+        raise
+    else:
         try:
-            yield
-        except BaseException:
-            # The error of the run is the one to show; what can still be kept, is.
-            with suppress(PrefineError):
-                mirror.settle()
-            raise
-        mirror.settle()
+            mirror.settle()
+        finally:
+            mirror.close()
     finally:
         del OPEN[mirror.folder]
-        mirror.close()
 
 
 class Mirror:
@@ -186,7 +193,14 @@ class Mirror:
             for name in (*SMALL, _STATE):
                 (self.folder / name).unlink(missing_ok=True)
         state = self._state()
-        written_here = state is not None and state["lease"] == self._lease.number - 1
+        if state is not None and state.get("fetching"):
+            # A fetch that was cut off; all that is here is at the store.
+            _empty(self.folder)
+            state = None
+        written_here = state is not None and self._lease.last_writer in (
+            state["lease"],
+            state.get("after"),
+        )
         if written_here and state is not None:
             # However this attempt ends, the next one must know that it was of this folder.
             self._sent = {name: (stat[0], stat[1]) for name, stat in state["sent"].items()}
@@ -206,15 +220,16 @@ class Mirror:
             present = []
         pieces = segments.pieces_of(stored)
         self._segments = sum(not one.whole for found in pieces.values() for one in found)
-        if present:
-            if not (written_here and state is not None and state["clean"]):
-                # The end of a journal may not be at the store.
-                self._compact()
-        else:
+        if not present:
+            self._keep_state(clean=False, fetching=True)
             self._fetch([name for name in stored if not _is_apart(name)], pieces)
-            if self._segments > _COMPACT:
-                self._compact()
         self._keep_state(clean=False)
+        self._lease.begin_to_write()
+        # Where this folder was worked on and not closed, the end of a journal may not be at the
+        # store.
+        is_whole = written_here and state is not None and state["clean"]
+        if (present and not is_whole) or self._segments > _COMPACT:
+            self._compact()
 
     def _knows_only_beginnings(self) -> bool:
         """Return True if there are no more than the small files that a command reads first."""
@@ -236,11 +251,13 @@ class Mirror:
             return None
         return found if found.get("url") == self.remote.url else None
 
-    def _keep_state(self, *, clean: bool) -> None:
+    def _keep_state(self, *, clean: bool, fetching: bool = False) -> None:
         value = {
             "url": self.remote.url,
             "lease": self._lease.number,
+            "after": self._lease.last_writer,
             "clean": clean,
+            "fetching": fetching,
             "sent": self._sent,
         }
         write_text(self.folder / _STATE, json.dumps(value))
@@ -261,11 +278,13 @@ class Mirror:
             self._changed.notify_all()
         for thread in self._threads:
             thread.join()
-        then()
-        if self._error is not None:
-            self._leases.patience_s = _LAST_PATIENCE_S
-        with suppress(PrefineError):
-            self._lease.release()
+        try:
+            then()
+        finally:
+            if self._error is not None:
+                self._leases.patience_s = _LAST_PATIENCE_S
+            with suppress(PrefineError):
+                self._lease.release()
 
     def _may_change(self) -> None:
         """Return if the store is this process's to write at this moment.
@@ -443,6 +462,14 @@ class Mirror:
             earlier = segments.pieces_of(stored).get(journal, [])
             self.remote.delete(one.name for one in earlier if one[:2] <= piece[:2] and one != piece)
         self._segments = 0
+
+
+def _empty(folder: Path) -> None:
+    for one in folder.iterdir():
+        if one.is_dir() and not one.is_symlink():
+            shutil.rmtree(one)
+        else:
+            one.unlink()
 
 
 def _stat(path: Path) -> _Stat:

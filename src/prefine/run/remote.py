@@ -1,10 +1,12 @@
 """Files at a URL, by `fsspec`: read, written whole and listed, with retries."""
 
+import errno
 import math
 import shutil
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -20,6 +22,12 @@ _OBJECTS = {"s3", "s3a", "gs", "gcs", "az", "abfs", "abfss", "adl", "oci", "oss"
 """Stores that have no folders, and where making one would make a bucket."""
 _WHOLE_BYTES = 16 * 2**20
 """Up to this size a file is read at once, so that what is uploaded is one moment of it."""
+_IN_PLACE = {"sftp", "ssh", "smb"}
+"""Stores that show a file while it is being written, and can rename one."""
+# What another machine has written since must be seen. A connection keeps no listings, and answers
+# one call after the other: a beat of the lease must not wait for an upload.
+_OF_REQUESTS = {"use_listings_cache": False}
+_OF_A_CONNECTION = {"skip_instance_cache": True}
 
 
 class Stored(NamedTuple):
@@ -41,6 +49,7 @@ class Remote:
 
     Raises:
         ConfigError: `fsspec`, or the package for this kind of URL, is missing.
+        BackendError: The store cannot be connected to.
     """
 
     def __init__(
@@ -53,16 +62,24 @@ class Remote:
         self.url = url.rstrip("/")
         self.patience_s, self._may_change = patience_s, may_change
         self._until = math.inf
+        self._is_in_place = self.url.partition(":")[0] in _IN_PLACE
+        self._turn = threading.Lock() if self._is_in_place else nullcontext()
         try:
             import fsspec
 
-            # What another machine has written since must be seen.
-            settings = {"use_listings_cache": False, **(options or {})}
-            self._files, self._root = fsspec.core.url_to_fs(self.url, **settings)
+            settings = _OF_A_CONNECTION if self._is_in_place else _OF_REQUESTS
+            self._files, self._root = fsspec.core.url_to_fs(
+                self.url, **{**settings, **(options or {})}
+            )
         except (ImportError, ValueError, TypeError) as error:
             raise ConfigError(
                 f"{url}: this kind of URL cannot be opened ({error}); install prefine[storage] and "
                 "what fsspec needs for it"
+            ) from error
+        except Exception as error:  # each kind of store has its own
+            raise BackendError(
+                f"{url}: cannot be opened ({type(error).__name__}: {error}); check the address and "
+                "the credentials"
             ) from error
 
     @contextmanager
@@ -120,6 +137,11 @@ class Remote:
             ConfigError: There is no such bucket.
         """
         with self._bucket_is_there():
+            self._patiently(lambda: self._written(name, content))
+
+    def overwrite(self, name: str, content: bytes) -> None:
+        """Write a file that is there at every moment, and that readers may see half written."""
+        with self._bucket_is_there():
             self._patiently(lambda: self._piped(name, content))
 
     def create(self, name: str, content: bytes) -> bool:
@@ -159,6 +181,13 @@ class Remote:
         self._may_change()
         self._files.rm_file(self._path(name))
 
+    def _written(self, name: str, content: bytes) -> None:
+        if not self._is_in_place:
+            self._piped(name, content)
+            return
+        self._may_change()
+        self._renamed(name, lambda half: self._files.pipe_file(half, content))
+
     def _piped(self, name: str, content: bytes, mode: str = "overwrite") -> None:
         self._may_change()
         path = self._with_folder(name)
@@ -172,11 +201,29 @@ class Remote:
 
     def _put(self, file: Path, name: str) -> None:
         self._may_change()
+        if self._is_in_place:
+            self._renamed(name, lambda half: self._files.put_file(str(file), half))
+            return
         path = self._with_folder(name)
         if self._is_disk:
             write_atomically(Path(path), lambda half: _copy(file, half))
         else:
             self._files.put_file(str(file), path)
+
+    def _renamed(self, name: str, write: Callable[[str], None]) -> None:
+        """Write a file under another name, and give it its own when it is whole."""
+        path = self._with_folder(name)
+        folder, _, last = path.rpartition("/")
+        half = f"{folder}/.{last}.tmp"
+        write(half)
+        try:
+            self._files.mv(half, path)
+        except OSError as error:
+            # SMB gives no name that is taken.
+            if error.errno != errno.EEXIST:
+                raise
+            self._files.rm_file(path)
+            self._files.mv(half, path)
 
     def _with_folder(self, name: str) -> str:
         """The path of a file, whose folder is there from now on."""
@@ -216,7 +263,8 @@ class Remote:
         end = min(began + self.patience_s, self._until)
         while True:
             try:
-                return work()
+                with self._turn:
+                    return work()
             except (FileNotFoundError, FileExistsError, PrefineError):
                 raise
             except PermissionError as error:
@@ -229,6 +277,8 @@ class Remote:
                         f"{self.url}: {error}; export those that this kind of URL needs, such as "
                         "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
                     ) from error
+                if isinstance(error, OSError) and error.errno == errno.ENOENT:  # as SMB says it
+                    raise FileNotFoundError(str(error)) from error
                 if isinstance(error, OSError) and "PreconditionFailed" in repr(error):
                     raise FileExistsError(str(error)) from error
                 if time.monotonic() + wait > end:

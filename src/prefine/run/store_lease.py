@@ -33,17 +33,24 @@ class StoreLease:
         still_s: A holder whose beat has not moved for so long is taken to be gone.
         say: Is told that this waits.
 
+    Attributes:
+        number: Of this lease.
+        last_writer: The number of the last lease before it under which the run may have been
+            written; a holder that ended before it began to write has changed nothing.
+
     Raises:
         ConfigError: Another machine holds the run, and its beat moves.
     """
 
     def __init__(self, remote: Remote, still_s: float, say: Callable[[str], None]) -> None:
         self._remote, self._still_s = remote, still_s
-        self._token, self._beats = uuid4().hex, 0
+        self._token, self._beats, self._writes = uuid4().hex, 0, False
         highest = _highest(remote)
         while True:
             if highest and (holder := _read(remote, highest)) is not None:
                 _wait_until_gone(remote, highest, holder, say)
+            before = _read(remote, highest) or {}
+            self.last_writer = int(before.get("last_writer", highest))
             self.number, self._seen_at = highest + 1, _now()
             if remote.create(self._name, self._content()):
                 break
@@ -54,6 +61,15 @@ class StoreLease:
         """Delete the leases before this one."""
         earlier = [number for number in _numbers(self._remote) if number < self.number]
         self._remote.delete(map(_file, earlier))
+
+    def begin_to_write(self) -> None:
+        """Say that the run is written under this lease from now on.
+
+        Raises:
+            BackendError: Another machine has taken over, or the store does not answer.
+        """
+        self._writes = True
+        self.beat()
 
     def beat(self) -> None:
         """Show that this process is alive.
@@ -67,7 +83,7 @@ class StoreLease:
                 "heard of this one; it goes on there"
             )
         self._beats, began = self._beats + 1, _now()
-        self._remote.write(self._name, self._content())
+        self._remote.overwrite(self._name, self._content())
         self._seen_at = began
 
     def check(self) -> None:
@@ -82,7 +98,7 @@ class StoreLease:
     def release(self) -> None:
         """Say that this process has ended; the number stays taken."""
         if _highest(self._remote) == self.number:
-            self._remote.write(self._name, self._content(released=True))
+            self._remote.overwrite(self._name, self._content(released=True))
 
     @property
     def _name(self) -> str:
@@ -100,6 +116,7 @@ class StoreLease:
             "machine": _machine(),
             "host": platform.node(),
             "pid": os.getpid(),
+            "last_writer": self.number if self._writes else self.last_writer,
             "released": released,
         }
         return (json.dumps(value) + "\n").encode()

@@ -22,17 +22,9 @@ from prefine.records import (
     Ranking,
     Score,
 )
+from prefine.run.item_rows import TableRow, label_of, list_of, pair_of
 from prefine.run.manifests import read_config, read_manifests
-from prefine.run.rows import (
-    TableRow,
-    grouped_completions,
-    joint_judgment_of,
-    judgment_of,
-    label_of,
-    list_of,
-    pair_of,
-    ranking_of,
-)
+from prefine.run.rows import grouped_completions, joint_judgment_of, judgment_of, ranking_of
 from prefine.run.tables import existing_parts, parse, read_part
 
 JUDGMENTS = "judgments"

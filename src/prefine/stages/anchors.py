@@ -14,43 +14,27 @@ from prefine.run.rows import grouped_completions, ranking_of
 from prefine.run.tables import parts, read_part, table_hash
 from prefine.stages.inputs import read_completions
 from prefine.stages.training_inputs import text_reader
+from prefine.training.budget.anchors import Anchors
 from prefine.training.budget.probe import FEWEST
 from prefine.training.budget.settings import AnchorName, AutomaticBudget
 from prefine.training.items import PlainItem, TokenizedItem
 
-Anchors = dict[AnchorName, Sequence[PlainItem]]
 
-
-def automatic_budget(config: RunConfig) -> AutomaticBudget | None:
-    """The configured budget whose weight is set during training; None without one.
-
-    Raises:
-        ConfigError: Its options do not go together.
-    """
-    settings = config.train
-    if settings.regularizer is None or settings.regularizer_weight != "auto":
-        return None
-    bound = settings.regularizer.resolve("automatic", where="train.regularizer")
-    budget: AutomaticBudget = bound()
-    budget.check()
-    return budget
-
-
-def check_automatic_budget(config: RunConfig, held_out: int, pairs_per_prompt: int | None) -> None:
+def check_automatic_budget(
+    config: RunConfig, budget: AutomaticBudget, held_out: int, pairs_per_prompt: int | None
+) -> None:
     """Check before any work that there will be anchors and enough held-out items.
 
     Args:
         config: The configuration.
+        budget: Its budget.
         held_out: Prompts that will be held out, at most.
         pairs_per_prompt: The most pairs of a prompt; None if there may be any number.
 
     Raises:
-        ConfigError: There will not be, or the budget's options do not go together.
+        ConfigError: There will not be.
         DataError: The file of anchors cannot be read.
     """
-    budget = automatic_budget(config)
-    if budget is None:
-        return
     if held_out * (pairs_per_prompt or FEWEST) < 2 * FEWEST:
         raise ConfigError(
             f"train.regularizer_weight: auto needs {FEWEST} held-out items for its controller and "
@@ -104,7 +88,7 @@ def read_anchors(
         for kind in kinds:
             if kind == "unused" or in_upper_half:
                 found[kind].append(item)
-    return dict(found)
+    return found
 
 
 def _candidates(folder: Path, file: Path | None) -> Iterator[tuple[Prompt, Completion, bool]]:

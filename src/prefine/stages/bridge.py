@@ -16,7 +16,7 @@ from prefine.judging.protocol import Judge, Matchup
 from prefine.models.capabilities import check_model
 from prefine.records import Completion, Manifest, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
-from prefine.run.rows import bridged_row, pair_of
+from prefine.run.item_rows import bridged_row, pair_of
 from prefine.run.tables import TableWriter, parts, read_part, shard_key, table_hash
 from prefine.stages.bridge_options import (
     BridgeCheck,

@@ -3,14 +3,13 @@
 import json
 from pathlib import Path
 
-from prefine.bridging.outcome import BRIDGED
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError, DataError
 from prefine.records import content_hash
 from prefine.report.data import BridgeExample
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
-from prefine.run.rows import pair_of
+from prefine.run.item_rows import pair_of
 from prefine.run.tables import column, existing_parts, read_part, table_hash
 
 _IDS = ("prefine_prompt_id", "prefine_chosen_id", "prefine_rejected_id")
@@ -59,6 +58,9 @@ def bridge_examples(run_dir: Path, count: int) -> tuple[BridgeExample, ...]:
 
     Only the rows shown are read whole.
     """
+    # Here and not above: few runs have a section `bridge`.
+    from prefine.bridging.outcome import BRIDGED
+
     found: list[tuple[str, Path, int]] = []
     for part in existing_parts(run_dir / BRIDGED_PAIRS):
         ids = zip(*(column(part, name) for name in _IDS), strict=True)

@@ -1,10 +1,13 @@
 """The likelihood budget that a configuration sets."""
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from prefine.config.sections import RunConfig
 from prefine.report.data import BudgetPer, fall_unit
 from prefine.schedules import last
+
+if TYPE_CHECKING:  # its module imports torch
+    from prefine.training.budget.settings import AutomaticBudget
 
 
 class Budget(NamedTuple):
@@ -40,3 +43,18 @@ def budget_of(config: RunConfig) -> Budget | None:
     delta = last(options["delta"])
     of = "mean" if options.get("of", "mean") == "mean" else f"{options['quantile']:g} quantile"
     return Budget(delta, "token" if options.get("per") == "token" else "sequence", of)
+
+
+def automatic_budget(config: RunConfig) -> "AutomaticBudget | None":
+    """The configured budget whose weight is set during training; None without one.
+
+    Raises:
+        ConfigError: Its options do not go together.
+    """
+    settings = config.train
+    if settings.regularizer is None or settings.regularizer_weight != "auto":
+        return None
+    bound = settings.regularizer.resolve("automatic", where="train.regularizer")
+    budget: AutomaticBudget = bound()
+    budget.check()
+    return budget

@@ -7,13 +7,13 @@ from prefine.config.base import Component
 from prefine.config.named import outer_components
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
-from prefine.data.reference_answers import reference_of
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
 from prefine.executors.protocol import executor_of
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import Launches, ListsModels, Samples
 from prefine.records import Completion, Message, PreferencePair, Prompt
+from prefine.stages.budget import automatic_budget
 from prefine.stages.inputs import (
     conversations_of,
     prompts_to_answer,
@@ -30,7 +30,6 @@ from prefine.stages.inputs import (
 )
 from prefine.stages.pair_options import check_imported, held_out_of_run
 from prefine.stages.pipeline import STAGES
-from prefine.stages.replay import check_replay
 from prefine.stages.stage_run import ChecksAnswers, check_judge
 
 if TYPE_CHECKING:  # a run without a judge does not load them
@@ -75,16 +74,15 @@ def check(
         DataError: An input has a bad row.
         BackendError: A model folder cannot be used.
     """
-    from prefine.stages.anchors import check_automatic_budget
     from prefine.stages.loss_checks import check_loss
     from prefine.stages.references import check_references, check_weights, references_of
     from prefine.stages.training_inputs import (
         check_adapter,
         check_evaluation,
+        check_trackers,
         stop_token,
         trainable,
     )
-    from prefine.training.logging.trackers import check_installed
 
     trains = STAGES.index(through) >= STAGES.index("train")
     ranked_by, pairs_per_prompt = _asked_in_ranking(config), None
@@ -109,13 +107,17 @@ def check(
                 "rank.across: compares answers to different prompts, which pair.selector "
                 f"{selector.name!r} does not read; choose joint, or take rank.across out"
             )
-    check_replay(config)
+    if config.pair.replay is not None:
+        # Here and not above: few runs are a round of several.
+        from prefine.stages.replay import check_replay
+
+        check_replay(config)
     policy = trainable(config.policy, where="policy")
     references = references_of(config)
     reference_notes: tuple[str, ...] = ()
     if trains:
         check_loss(config)
-        check_installed(config.train.tracking.trackers)
+        check_trackers(config)
         check_weights(policy, references, rewards=config.train.reward is not None)
         reference_notes = check_references(config, policy, references)
     if config.evaluate.metrics:
@@ -143,7 +145,11 @@ def check(
     held_out = held_out_of_run(prompts_of(counts), config)
     if trains:
         check_evaluation(config, held_out)
-        check_automatic_budget(config, held_out, pairs_per_prompt)
+        if (budget := automatic_budget(config)) is not None:
+            # Here and not above: few trainings have one.
+            from prefine.stages.anchors import check_automatic_budget
+
+            check_automatic_budget(config, budget, held_out, pairs_per_prompt)
     return Inputs(counts, tuple(dict.fromkeys([*launches, *notes])), servers)
 
 
@@ -253,6 +259,8 @@ def _inputs(
             for judge in judges:
                 check_judge(judge, prompt, completions)
             if config.unranked:
+                from prefine.data.reference_answers import reference_of
+
                 reference_of(prompt)
             ids.add(prompt.id)
         counts["completions"] = len(ids)
@@ -285,8 +293,7 @@ def _inputs(
             prompt_ids = [item.prompt.id for item in items]
             ids |= set(prompt_ids)
             if trains and kind == "labels":
-                from prefine.training.relations.by_kind import losses_of_kind
-                from prefine.training.relations.choose import configured_losses
+                from prefine.training.relations.choose import configured_losses, losses_of_kind
                 from prefine.training.relations.labels import check_other_prompts
 
                 losses = losses_of_kind(configured_losses(config.train), kind)

@@ -260,8 +260,7 @@ def with_loss_inputs(
             and that is read.
         ConfigError: Pairs have different weights, and the loss sorts the pairs of a step.
     """
-    from prefine.training.relations.by_kind import losses_of_kind
-    from prefine.training.relations.choose import configured_losses
+    from prefine.training.relations.choose import configured_losses, losses_of_kind
     from prefine.training.relations.pair_checks import LossInputCheck
 
     check = LossInputCheck(losses_of_kind(configured_losses(settings), "pairs"))

@@ -8,7 +8,7 @@ from typing import Any
 
 from prefine.config.sections import PairConfig
 from prefine.records import PreferencePair, content_hash
-from prefine.run.rows import TableRow, label_row, list_row, pair_row
+from prefine.run.item_rows import TableRow, label_row, list_row, pair_row
 from prefine.run.tables import part_path, shard_key, write_part
 
 _ROW: Mapping[str, Callable[[Any], TableRow]] = MappingProxyType(

@@ -4,10 +4,12 @@ import hashlib
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from prefine.config.base import LabelSource
 from prefine.config.checking import listed
+from prefine.config.rounds import round_name
 from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
@@ -16,12 +18,12 @@ from prefine.run.folder import RunFolder
 from prefine.run.tables import (
     PartsWritten,
     column,
+    existing_parts,
     parts,
     remove_parts_from,
     table_hash,
 )
 from prefine.run.view import JOINT_JUDGMENTS
-from prefine.stages.earlier_rounds import earlier_prompts
 from prefine.stages.inputs import (
     conversations_of,
     read_labels,
@@ -29,6 +31,7 @@ from prefine.stages.inputs import (
     read_pairs,
     readable_by_loss,
     renderable,
+    trained_on,
 )
 from prefine.stages.item_parts import relabelled, write_items
 from prefine.stages.pair_options import (
@@ -39,7 +42,6 @@ from prefine.stages.pair_options import (
     held_out_inputs,
     held_out_of_run,
 )
-from prefine.stages.replay import check_replay, replay_inputs, replayed
 from prefine.stages.stage_run import Progress, StageRun, chunks
 from prefine.stages.subsets import left_out, source_of, takes_all, within
 
@@ -66,13 +68,42 @@ def held_out(prompt_ids: Iterable[str], config: RunConfig) -> frozenset[str]:
     Raises:
         ConfigError: Not one prompt would be left to train on.
     """
-    seed, earlier = config.pair.seed, earlier_prompts(config)
+    seed, earlier = config.pair.seed, _earlier_prompts(config)
     ids = sorted(set(prompt_ids), key=lambda id_: content_hash("held out", seed, id_))
     kept = [id_ for id_ in ids if id_ in earlier.held_out]
     others = [id_ for id_ in ids if id_ not in earlier.held_out]
     others.sort(key=lambda id_: id_ in earlier.trained_on)
     more = max(0, held_out_of_run(len(ids), config) - len(kept))
     return frozenset(kept + others[:more])
+
+
+class _EarlierPrompts(NamedTuple):
+    """Prompts of earlier rounds, by id: held out there, and trained on there."""
+
+    held_out: frozenset[str] = frozenset()
+    trained_on: frozenset[str] = frozenset()
+
+
+def _earlier_prompts(config: RunConfig) -> _EarlierPrompts:
+    """The prompts of the rounds before a round; none for a run that is no round, or the first."""
+    lineage = config.lineage
+    if lineage is None:
+        return _EarlierPrompts()
+    parent = (config.run_dir / lineage.parent_run).resolve()
+    folders = [parent / round_name(number) for number in range(1, lineage.round)]
+    return _EarlierPrompts(
+        frozenset(id_ for folder in folders for id_ in _held_out_in(folder)),
+        frozenset(id_ for folder in folders for id_ in trained_on(folder)),
+    )
+
+
+def _held_out_in(folder: Path) -> set[str]:
+    return {
+        id_
+        for kind in ITEM_ENTRIES
+        for path in existing_parts(folder / f"heldout_{kind}")
+        for id_ in column(path, "prefine_prompt_id")
+    }
 
 
 def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
@@ -86,6 +117,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         selector_of,
         table_of,
     )
+    from prefine.stages.replay import check_replay, replay_inputs, replayed
     from prefine.stages.shards import spread
 
     settings = config.pair
@@ -129,7 +161,7 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         held_out_ids = held_out(productive, config)
         excluded = left_out(productive, held_out_ids, settings)
     _note_none_held_out(stage, held_out_ids, settings)
-    if seen := len(held_out_ids & earlier_prompts(config).trained_on):
+    if seen := len(held_out_ids & _earlier_prompts(config).trained_on):
         stage.notes.append(
             f"{seen} of {len(held_out_ids)} held-out prompts were trained on in earlier rounds, as "
             "too few others give something to measure on"
@@ -250,7 +282,7 @@ def write_pairs(
     others = list(held_out)
     held_out_ids = frozenset(pair.prompt.id for pair in others)
 
-    def trained_on() -> Iterator[PreferencePair]:
+    def to_train_on() -> Iterator[PreferencePair]:
         for pair in pairs:
             if pair.prompt.id in held_out_ids:
                 raise DataError(
@@ -258,7 +290,7 @@ def write_pairs(
                 )
             yield pair
 
-    shards = chunks(chain(trained_on(), others), _IMPORT_SHARD)
+    shards = chunks(chain(to_train_on(), others), _IMPORT_SHARD)
     _write_tables(folder, "pairs", shards, held_out_ids, Counter())
 
 

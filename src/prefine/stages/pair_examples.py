@@ -7,7 +7,7 @@ from pathlib import Path
 from prefine.records import content_hash
 from prefine.report.data import LabelExample, ListedAnswer, ListExample, PairExample
 from prefine.report.examples import RANDOM, take_turns
-from prefine.run.rows import label_of, list_of, pair_of
+from prefine.run.item_rows import label_of, list_of, pair_of
 from prefine.run.tables import column, existing_parts, read_part
 
 LARGEST, SMALLEST = "largest gap", "smallest gap"

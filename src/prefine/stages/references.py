@@ -15,7 +15,6 @@ from prefine.models.capabilities import backend_of
 from prefine.models.hf.adapters import base_of
 from prefine.models.hf.architecture import check_trainable
 from prefine.models.hf.loading import load_model, load_positions, vocabulary
-from prefine.models.hf.reward_head import reward_skeleton
 from prefine.models.protocol import HasWeights
 from prefine.training.items import OtherTokens, TextReader
 from prefine.training.reference.models import ReferenceModel
@@ -84,6 +83,8 @@ def check_weights(
     with at_config_path("policy", "path"):
         check_trainable(policy.path)
         if rewards:
+            from prefine.models.hf.reward_head import reward_skeleton
+
             reward_skeleton(base_of(policy.path) or policy.path)
     for one in references:
         if one.model is None:

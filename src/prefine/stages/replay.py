@@ -9,7 +9,7 @@ from prefine.config.rounds import ReplayConfig, round_name
 from prefine.config.sections import RunConfig
 from prefine.errors import ConfigError
 from prefine.records import LabelledCompletion, PreferenceList, PreferencePair, content_hash
-from prefine.run.rows import label_of, list_of, pair_of
+from prefine.run.item_rows import label_of, list_of, pair_of
 from prefine.run.tables import existing_parts, read_part, table_hash
 
 Replayed = PreferencePair | PreferenceList | LabelledCompletion

@@ -19,9 +19,7 @@ from prefine.run.folder import RunFolder
 from prefine.stages.budget import budget_of
 from prefine.stages.origins import versions
 from prefine.stages.training_inputs import configured_relation
-from prefine.training.budget.steering import BUDGET_LOG_NAME
-from prefine.training.evaluation import EVALUATION_LOG_NAME
-from prefine.training.logging.figures import TrainSummary
+from prefine.training.logging.figures import BUDGET_LOG_NAME, EVALUATION_LOG_NAME, TrainSummary
 from prefine.training.logging.model_card import model_card, write_card
 
 

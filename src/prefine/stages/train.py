@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefine.atomic import disk_errors, write_text
 from prefine.config.checking import listed
@@ -18,15 +18,14 @@ from prefine.models.capabilities import check_model
 from prefine.models.hf.adapters import base_of, whole
 from prefine.models.hf.backend import HfModel
 from prefine.models.hf.loading import Dtype, load_model, weights_written
-from prefine.models.hf.reward_head import with_reward_head
 from prefine.models.protocol import HasWeights
 from prefine.records import Manifest, content_hash
 from prefine.run.config_changes import config_diff, fingerprinted
 from prefine.run.folder import RunFolder
 from prefine.run.tables import table_hash
 from prefine.run.view import JOINT_JUDGMENTS, TOKEN_LOGPS
-from prefine.stages.anchors import anchor_inputs, automatic_budget, read_anchors
 from prefine.stages.bridged import check_bridged, items_table
+from prefine.stages.budget import automatic_budget
 from prefine.stages.lineage import earlier_checkpoints, falls_count_from, first_policy
 from prefine.stages.loss_checks import check_loss
 from prefine.stages.pair_options import held_out_inputs
@@ -42,31 +41,37 @@ from prefine.stages.references import (
 from prefine.stages.saved_model import card_of, save_model
 from prefine.stages.stage_run import Progress, StageRun
 from prefine.stages.template_date import date_notes
-from prefine.stages.token_logps import write_token_logps
 from prefine.stages.training_inputs import (
     check_adapter,
     check_first_rows,
+    check_trackers,
     configured_relation,
     held_out_tables,
     read_all_items,
     read_held_out,
     trainable,
 )
-from prefine.training.budget.climb import CLIMB_LOG_NAME
-from prefine.training.budget.probe import halves
-from prefine.training.budget.settings import AutomaticBudget
-from prefine.training.budget.steering import BUDGET_LOG_NAME
 from prefine.training.checkpoints import newest_optimizer
 from prefine.training.distributed.processes import from_main
-from prefine.training.evaluation import EVALUATION_LOG_NAME
 from prefine.training.items import OtherTokens, TokenizedItem
-from prefine.training.logging.figures import LoggedRow, TrainSummary
-from prefine.training.logging.trackers import Trackers, check_installed, open_trackers
-from prefine.training.loop import FINAL_NAME, LOG_NAME, train
+from prefine.training.logging.figures import (
+    BUDGET_LOG_NAME,
+    CLIMB_LOG_NAME,
+    EVALUATION_LOG_NAME,
+    FINAL_NAME,
+    LOG_NAME,
+    LoggedRow,
+    TrainSummary,
+)
+from prefine.training.loop import train
 from prefine.training.relations.choose import configured_loss
 from prefine.training.step_sources.protocol import MakeStepSource
 from prefine.training.step_sources.share_counts import kept_below, planned_steps
-from prefine.training.step_sources.shares import Shares
+
+if TYPE_CHECKING:
+    from prefine.training.budget.settings import AutomaticBudget
+    from prefine.training.logging.trackers import Trackers
+    from prefine.training.token_sample import ScoredItem
 
 _TRAINING = (
     "checkpoints",
@@ -105,7 +110,7 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     check_loss(config)
     reference_notes = check_references(config, policy, models.references)
     models = models.with_tokens(config)
-    check_installed(settings.tracking.trackers)
+    check_trackers(config)
     relation = configured_relation(config)
     kinds = [kind.name for kind in relation.kinds]
     words = listed(kinds)
@@ -126,6 +131,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         inputs["optimizer"] = newest_optimizer(earlier)[1]
     automatic = automatic_budget(config)
     if automatic is not None:
+        # Here and not above: few trainings have one.
+        from prefine.stages.anchors import anchor_inputs
+
         inputs |= anchor_inputs(config, automatic)
     if settings.evaluate_every is not None or automatic is not None or reads_held_out(config):
         inputs |= {table.name: table_hash(table) for table in held_out_tables(config)}
@@ -186,7 +194,9 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         count = len(held_out.items)
         progress.say(f"{count} held-out {words} after step {row.step}: {row.headline}")
 
-    def trackers(first_step: int) -> Trackers:
+    def trackers(first_step: int) -> "Trackers":
+        from prefine.training.logging.trackers import open_trackers
+
         return open_trackers(
             settings.tracking.trackers,
             project=settings.tracking.project,
@@ -197,16 +207,22 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
             first_step=first_step,
         )
 
+    def write_tokens(scored: "list[ScoredItem]") -> None:
+        # Here and not above: a training without held-out items has none.
+        from prefine.stages.token_logps import write_token_logps
+
+        write_token_logps(config, folder, policy.tokenizer, scored, key=run_key)
+
     with disk_errors(folder.path), weights_written():
         summary = models.trainer(config, run_key, progress)(
             model,
             examples.items,
             held_out=held_out.items,
             **budgeted,
-            trackers=trackers,
+            trackers=trackers if settings.tracking.trackers else None,
             on_step=on_step,
             on_evaluation=on_evaluation,
-            on_tokens=partial(write_token_logps, config, folder, policy.tokenizer, key=run_key),
+            on_tokens=write_tokens,
         )
         if summary.final.headline:
             progress.advance(0, summary.final.headline)
@@ -267,12 +283,15 @@ def _budget_arguments(
     automatic = automatic_budget(config)
     if automatic is None:
         return {}
+    from prefine.stages.anchors import read_anchors
+    from prefine.training.budget.probe import halves
+
     halves(held_out)
     anchors = read_anchors(config, policy, automatic, examples=examples, held_out=held_out)
     return {"automatic": automatic.settled(anchors), "anchors": anchors}
 
 
-def _notes_on_anchors(budget: AutomaticBudget) -> list[str]:
+def _notes_on_anchors(budget: "AutomaticBudget") -> list[str]:
     if budget.anchor != "chosen":
         return []
     return [
@@ -325,6 +344,8 @@ class _Models:
         dtype: Dtype = "auto" if frozen else "float32"
         model = whole(load_model(path, dtype=dtype, device=device, note=note))
         if settings.reward is not None:
+            from prefine.models.hf.reward_head import with_reward_head
+
             return with_reward_head(model, path, seed=settings.seed)
         return model
 
@@ -357,6 +378,9 @@ class _Models:
 def _step_source(config: RunConfig) -> MakeStepSource:
     """The source of each step's items; of several kinds, each has its share."""
     if weights := config.item_weights:
+        # Here and not above: most trainings have one kind of items.
+        from prefine.training.step_sources.shares import Shares
+
         kinds = {kind.name: kind.item for kind in configured_relation(config).kinds}
         return partial(Shares, weights=weights, kinds=kinds)
     source = config.train.step_source

@@ -33,8 +33,6 @@ from prefine.training.items import (
 from prefine.training.relations.choose import configured_losses, relation_of
 from prefine.training.relations.pairs import Pairs
 from prefine.training.relations.protocol import ItemKind, Relation
-from prefine.training.relations.rewards import RewardItems
-from prefine.training.reward_texts import ConversationReader
 from prefine.training.token_check import check_tokens
 
 HELD_OUT = "heldout_"
@@ -97,6 +95,15 @@ def check_adapter(config: RunConfig, policy: HasWeights) -> None:
             f"train.adapter.save: PEFT does not read an adapter of {policy.path} back: "
             f"{len(lost)} layers, such as {lost[0]}, would lose what they learned; use save: merged"
         )
+
+
+def check_trackers(config: RunConfig) -> None:
+    """Raise ConfigError unless the packages of all configured trackers are installed."""
+    if names := config.train.tracking.trackers:
+        # Here and not above: few trainings have one.
+        from prefine.training.logging.trackers import check_installed
+
+        check_installed(names)
 
 
 def _check_targets(path: str, targets: Iterable[str], layers: Collection[str]) -> None:
@@ -268,6 +275,9 @@ def text_reader(
     """Return what tokenizes texts for the policy as section `train` says, and for others."""
     settings = config.train
     if settings.reward is not None:
+        # Here and not above: few trainings are of reward models.
+        from prefine.training.reward_texts import ConversationReader
+
         return ConversationReader(
             policy.tokenizer,
             # One fewer, as no conversation is longer than policies would be trained on.
@@ -291,10 +301,11 @@ def check_first_rows(
 
     Conversations for a reward model are what its template writes, so there is nothing to compare.
     """
+    if config.train.reward is not None:
+        return []
     return [
         note
         for kind in configured_relation(config).kinds
-        if not isinstance(kind, RewardItems)
         for note in check_tokens(
             records(config.run_dir / items_table(config, kind.name), kind),
             [item for item in examples if isinstance(item, kind.item)],

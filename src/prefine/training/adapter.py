@@ -11,7 +11,6 @@ from prefine.config.training import AdapterConfig
 from prefine.errors import ConfigError
 from prefine.models.hf.adapters import save_adapter
 from prefine.models.hf.architecture import linear_layers, output_head, reward_layer, skeleton
-from prefine.models.hf.reward_head import reward_skeleton
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -84,7 +83,9 @@ def lost_on_loading(path: str, settings: AdapterConfig, *, rewards: bool = False
     """
     from peft import PeftModel
 
-    bare = reward_skeleton if rewards else skeleton
+    bare = skeleton
+    if rewards:
+        from prefine.models.hf.reward_head import reward_skeleton as bare
     model = bare(path)
     with torch.device("meta"):
         attach(model, settings.model_copy(update={"rank": 1}), seed=0)

@@ -1,18 +1,14 @@
-"""Evaluate held-out items during training, and stop it when likelihood is over-optimised."""
+"""Evaluate held-out items during training."""
 
-import math
 from collections.abc import Callable, Mapping
-from dataclasses import fields
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from prefine.config.training import EarlyStopConfig, TrainConfig
-from prefine.errors import DataError, NumericsError
-from prefine.metrics.rewards.likelihood_indicators import IndicatorReading, Watch, watch
+from prefine.config.training import TrainConfig
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.logging.figures import RowLog, add_losses, error_of, final_figures
 from prefine.training.objective.gradient import StepTerms, evaluate
@@ -20,83 +16,11 @@ from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
 from prefine.training.reference.prepare import PreparedItems
 
-EVALUATION_LOG_NAME = "eval_log.jsonl"
+if TYPE_CHECKING:
+    from prefine.training.early_stop import Alarm
+
 TOP_TOKENS = 10
 """The number of likeliest tokens that the indicators look at (k). Ours."""
-
-Alarm = Literal["collapse", "diffusion", "turn"]
-_ALARMS: tuple[Alarm, ...] = ("collapse", "diffusion", "turn")
-_COUNT = "readings_on."
-
-
-class EarlyStop:
-    """Stops training on alarms, see `likelihood_indicators.watch`.
-
-    An alarm stops training when it has been on at `patience` readings in a row. The first reading
-    only starts the averages, so the earliest stop is at reading number `patience` + 1. If several
-    alarms are due, the first one of the settings wins.
-
-    Args:
-        settings: The section `early_stop`.
-        probes: What the readings are of, for messages.
-    """
-
-    def __init__(self, settings: EarlyStopConfig, *, probes: str = "pairs") -> None:
-        self._settings, self._probes = settings, probes
-        self._watch: Watch | None = None
-        self._readings_on = dict.fromkeys(_ALARMS, 0)
-
-    @property
-    def stopped_by(self) -> Alarm | None:
-        """The alarm that is due; a stopped training stays stopped when it is resumed."""
-        return next(
-            (
-                alarm
-                for alarm in self._settings.alarms
-                if self._readings_on[alarm] >= self._settings.patience
-            ),
-            None,
-        )
-
-    def update(self, reading: IndicatorReading) -> None:
-        """Take in one more reading of the same probes.
-
-        Raises:
-            NumericsError: The reading is not finite.
-        """
-        if bad := [name for name, value in reading._asdict().items() if not math.isfinite(value)]:
-            raise NumericsError(
-                f"evaluation during training: {', '.join(bad)} of the probe {self._probes} is not "
-                "finite; lower the learning rate, or go back to an earlier checkpoint"
-            )
-        now = self._watch = watch(
-            self._watch,
-            reading,
-            keep=self._settings.keep,
-            entropy_fall=self._settings.entropy_fall,
-            mass_fall=self._settings.mass_fall,
-        )
-        for alarm, count in self._readings_on.items():
-            self._readings_on[alarm] = count + 1 if getattr(now, alarm) else 0
-
-    def state_dict(self) -> dict[str, float]:
-        """Everything it remembers, as numbers for a checkpoint; empty before the first reading."""
-        if self._watch is None:
-            return {}
-        counts = {_COUNT + alarm: count for alarm, count in self._readings_on.items()}
-        return {name: float(value) for name, value in {**vars(self._watch), **counts}.items()}
-
-    def load_state_dict(self, state: Mapping[str, float]) -> None:
-        """Resume from a state; an empty one is the start."""
-        self._watch = None
-        if state:
-            # An older checkpoint does not know where the entropy began: it may turn from now on.
-            older = {"first_entropy": state["highest_entropy"], "turn": 0.0}
-            known = {**older, **state}
-            values: dict[str, Any] = {field.name: known[field.name] for field in fields(Watch)}
-            values |= {alarm: bool(values[alarm]) for alarm in _ALARMS}
-            self._watch = Watch(**values)
-        self._readings_on = {alarm: int(state.get(_COUNT + alarm, 0)) for alarm in _ALARMS}
 
 
 class Evaluations:
@@ -136,8 +60,11 @@ class Evaluations:
     ) -> None:
         self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
         self._on_row, self._watched = on_row, watched
-        self._early_stop: EarlyStop | None = None
+        self._early_stop = None
         if config.early_stop is not None and held_out is not None:
+            # Here and not above: few trainings stop early.
+            from prefine.training.early_stop import EarlyStop
+
             probes = held_out.table.relation.name
             self._early_stop = EarlyStop(config.early_stop, probes=probes)
         # Without an update, the evaluation before the first one is made anew.
@@ -171,17 +98,10 @@ class Evaluations:
         if self._early_stop is not None:
             if self._watched is not None and self._watched is not self._held_out:
                 row = evaluation_row(self._watched, objective, step)
-            if row.margin is None:
-                raise DataError(
-                    "train.early_stop: all held-out answers have the same label, so there is no "
-                    "margin to watch; hold out answers of both labels, or take early_stop out"
-                )
-            self._early_stop.update(
-                IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin)
-            )
+            self._early_stop.read(row)
 
     @property
-    def stopped_by(self) -> Alarm | None:
+    def stopped_by(self) -> "Alarm | None":
         """The alarm that ends training before its last update."""
         return None if self._early_stop is None or self._at_end else self._early_stop.stopped_by
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 from prefine import chat
 from prefine.errors import DataError
 from prefine.records import Completion, Prompt
-from prefine.tokenizer import Tokenizer
 from prefine.turns import AnswerIds, Runs, answer_ids
 
 if TYPE_CHECKING:
+    from prefine.tokenizer import Tokenizer
     from prefine.training.relations.protocol import ItemKind
 
 Ids = tuple[int, ...]
@@ -171,7 +171,7 @@ class TextReader:
 
     def __init__(
         self,
-        tokenizer: Tokenizer,
+        tokenizer: "Tokenizer",
         *,
         stop_token_id: int,
         max_prompt_tokens: int,

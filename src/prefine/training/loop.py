@@ -17,16 +17,23 @@ from prefine.schedules import learning_rate_factor
 from prefine.training import checkpoints
 from prefine.training.batches.packing import PackedBatch
 from prefine.training.batches.row_fill import RowFill, needed_positions
-from prefine.training.budget.climb import CLIMB_LOG_NAME
-from prefine.training.budget.settings import AutomaticBudget
-from prefine.training.budget.steering import BUDGET_LOG_NAME, pull_of
 from prefine.training.distributed import processes
-from prefine.training.evaluation import EVALUATION_LOG_NAME, Evaluations
+from prefine.training.evaluation import Evaluations
 from prefine.training.items import TokenizedItem
-from prefine.training.logging.figures import RowLog, TrainSummary, final_figures, step_row
-from prefine.training.logging.trackers import Trackers, untracked
+from prefine.training.logging.figures import (
+    BUDGET_LOG_NAME,
+    CLIMB_LOG_NAME,
+    EVALUATION_LOG_NAME,
+    FINAL_NAME,
+    LOG_NAME,
+    RowLog,
+    TrainSummary,
+    final_figures,
+    step_row,
+)
+from prefine.training.logging.untracked import Untracked
 from prefine.training.objective.gradient import StepTerms, accumulate_gradients
-from prefine.training.ready import Anchors, ReadyTraining, prepare_training
+from prefine.training.ready import ReadyTraining, prepare_training
 from prefine.training.reference.cache import ReferenceCache
 from prefine.training.reference.models import ReferenceModel
 from prefine.training.reference.prepare import check_start
@@ -34,15 +41,17 @@ from prefine.training.reference.scoring import score_completions
 from prefine.training.relations.pairs import right_order
 from prefine.training.step_sources.protocol import FollowsPolicy, MakeStepSource, StepItems
 from prefine.training.step_sources.shuffled import Shuffled
-from prefine.training.token_sample import ScoredItem
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prefine.training.budget.anchors import Anchors
+    from prefine.training.budget.settings import AutomaticBudget
+    from prefine.training.logging.trackers import Trackers
+    from prefine.training.token_sample import ScoredItem
+
 OnRow = Callable[[Any], None]
 """Called with every new row of a log; its class is that of the relation."""
-LOG_NAME = "train_log.jsonl"
-FINAL_NAME = "train_final.json"
 
 
 def train(
@@ -57,15 +66,15 @@ def train(
     references: Sequence[ReferenceModel] = (ReferenceModel(),),
     reference_dir: Path | None = None,
     held_out: Sequence[TokenizedItem] = (),
-    automatic: AutomaticBudget | None = None,
-    anchors: Anchors = MappingProxyType({}),
+    automatic: "AutomaticBudget | None" = None,
+    anchors: "Anchors" = MappingProxyType({}),
     step_source: MakeStepSource = Shuffled,
     optimizer_state: Mapping[str, torch.Tensor] = MappingProxyType({}),
     first_policy: ReferenceModel | None = None,
-    trackers: Callable[[int], Trackers] = untracked,
+    trackers: "Callable[[int], Trackers | Untracked] | None" = None,
     on_step: OnRow | None = None,
     on_evaluation: OnRow | None = None,
-    on_tokens: Callable[[list[ScoredItem]], None] | None = None,
+    on_tokens: "Callable[[list[ScoredItem]], None] | None" = None,
     should_stop: Callable[[], bool] | None = None,
 ) -> TrainSummary:
     """Train all weights of `model` in place, or an adapter; the same call again resumes.
@@ -129,7 +138,7 @@ def train(
         examples,
         config,
         loss=loss,
-        regularizer=regularizer if automatic is None else pull_of(automatic),
+        regularizer=regularizer if automatic is None else automatic.regularizer,
         references=references,
         held_out=held_out,
         automatic=automatic,
@@ -216,7 +225,7 @@ class TrainingRun:
     @contextmanager
     def logs(
         self,
-        trackers: Callable[[int], Trackers],
+        trackers: "Callable[[int], Trackers | Untracked] | None",
         on_evaluation: OnRow | None,
     ) -> Iterator[None]:
         """Open the trackers and the log files; evaluate before the first update."""
@@ -233,7 +242,7 @@ class TrainingRun:
         looks = 0 if self.climb is None else self.climb.looks
         measured = 0 if self.budget is None else self.budget.rows(self.done)
         with (
-            trackers(self.done + 1) as self.trackers,
+            Untracked() if trackers is None else trackers(self.done + 1) as self.trackers,
             closing(RowLog(step_file, rows=self.done, step=self.done)) as self.log,
             closing(
                 RowLog(None if self.budget is None else budget_file, rows=measured, step=self.done)
@@ -439,7 +448,7 @@ class TrainingRun:
         self,
         *,
         reference_reused: bool,
-        on_tokens: Callable[[list[ScoredItem]], None] | None = None,
+        on_tokens: "Callable[[list[ScoredItem]], None] | None" = None,
     ) -> TrainSummary:
         """Score all training items once more and write `train_final.json`."""
         measured = self.source.measured_at_end()

@@ -12,19 +12,13 @@ from prefine.errors import ConfigError
 from prefine.losses.facts import bare, needs_of
 from prefine.losses.protocol import LossFunction, Need, Reads
 from prefine.training import adapter
-from prefine.training.budget.anchors import AnchorSets
-from prefine.training.budget.climb import DeltaClimb
-from prefine.training.budget.probe import Probe, halves
-from prefine.training.budget.settings import AnchorName, AutomaticBudget
-from prefine.training.budget.steering import BudgetSteering
 from prefine.training.distributed import processes
 from prefine.training.distributed.weights import TrainableWeights
 from prefine.training.forward.passes import Forward
-from prefine.training.items import PlainItem, TokenizedItem
+from prefine.training.items import TokenizedItem
 from prefine.training.objective.item_table import Compared
 from prefine.training.objective.objective import HyperparameterController
 from prefine.training.reference.cache import ReferenceCache
-from prefine.training.reference.ches import lowest
 from prefine.training.reference.models import ReferenceModel, References
 from prefine.training.reference.prepare import (
     PreparedItems,
@@ -41,9 +35,11 @@ from prefine.training.step_sources.protocol import FollowsPolicy, MakeStepSource
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+    from prefine.training.budget.anchors import Anchors
+    from prefine.training.budget.climb import DeltaClimb
+    from prefine.training.budget.settings import AutomaticBudget
+    from prefine.training.budget.steering import BudgetSteering
     from prefine.training.distributed.sharded import ShardedLayers
-
-Anchors = Mapping[AnchorName, Sequence[PlainItem]]
 
 
 @dataclass(frozen=True)
@@ -69,8 +65,8 @@ class ReadyTraining:
     sharded: "ShardedLayers | None"
     source: StepSource
     controller: HyperparameterController
-    budget: BudgetSteering | None
-    climb: DeltaClimb | None
+    budget: "BudgetSteering | None"
+    climb: "DeltaClimb | None"
     held_out: PreparedItems | None
     watched: PreparedItems | None
     is_own_reference: bool
@@ -86,8 +82,8 @@ def prepare_training(
     regularizer: LossFunction | None,
     references: Sequence[ReferenceModel],
     held_out: Sequence[TokenizedItem],
-    automatic: AutomaticBudget | None,
-    anchors: Anchors,
+    automatic: "AutomaticBudget | None",
+    anchors: "Anchors",
     step_source: MakeStepSource,
     cache: ReferenceCache,
     first_policy: ReferenceModel | None = None,
@@ -115,9 +111,13 @@ def prepare_training(
         DataError: An item lacks a value that the loss reads, or there are too few items for a
             budget.
     """
-    sets: AnchorSets | None = None
+    sets = None
     probe: Sequence[TokenizedItem] = ()
     if automatic is not None:
+        # Here and below, not above: few trainings have one.
+        from prefine.training.budget.anchors import AnchorSets
+        from prefine.training.budget.probe import halves
+
         probe, held_out = halves(held_out)
         sets = AnchorSets.of(automatic, anchors, per_step=config.pairs_per_step, seed=config.seed)
     all_examples = [*examples, *held_out, *probe, *(() if sets is None else sets.items)]
@@ -130,6 +130,8 @@ def prepare_training(
     needs = frozenset[Need]().union(*map(needs_of, functions))
     notes = relation.check_items(named, examples, what=relation.name)
     if config.ches_below is not None:
+        from prefine.training.reference.ches import lowest
+
         # Of the policy: the configuration has no other reference, so no other model is in memory.
         model = _loaded(model)
         prepare_model(model, all_examples, config)
@@ -197,19 +199,24 @@ def prepare_training(
         # Training moves the policy, so what is scored later needs weights of its own.
         initial = replace(forward, model=copy.deepcopy(model).requires_grad_(False))
     evaluated = watched = prepared(held_out, sampled=True) if held_out else None
-    budget: BudgetSteering | None = None
+    budget = None
     if automatic is not None and sets is not None:
+        from prefine.training.budget.probe import Probe
+        from prefine.training.budget.steering import BudgetSteering
+
         # Early stopping decides on the probe, so that the untouched half decides nothing.
         watched = prepared(probe)
         assert evaluated is not None, "both halves have items"
         budget = BudgetSteering(automatic, Probe.of(watched), Probe.of(evaluated), sets)
-    climb: DeltaClimb | None = None
+    climb = None
     if automatic is not None and automatic.delta == "auto" and watched is not None:
         if relation.name != "pairs":
             raise ConfigError(
                 "train.regularizer.delta: auto compares the rewards of pairs, and the loss reads "
                 f"{relation.name}; give a number"
             )
+        from prefine.training.budget.climb import DeltaClimb
+
         climb = DeltaClimb(
             automatic.start,
             automatic.step,

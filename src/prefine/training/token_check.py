@@ -4,15 +4,17 @@ import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from prefine import chat
 from prefine.errors import ConfigError, DataError
 from prefine.records import Completion, Prompt
-from prefine.tokenizer import Tokenizer
 from prefine.training.items import Text, TokenizedItem
 from prefine.training.relations.protocol import ItemKind, NamedAnswer
 from prefine.turns import answer_ids, assistant_turns
+
+if TYPE_CHECKING:
+    from prefine.tokenizer import Tokenizer
 
 ROWS = 100
 
@@ -20,7 +22,7 @@ ROWS = 100
 def check_tokens(
     records: Iterable[Any],
     examples: Sequence[TokenizedItem],
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     *,
     kind: ItemKind,
     stop_token_id: int,
@@ -82,7 +84,7 @@ def check_tokens(
 
 
 def _sides(
-    tokenizer: Tokenizer,
+    tokenizer: "Tokenizer",
     tokenizer_hash: str,
     where: str,
     answer: NamedAnswer,
@@ -131,7 +133,7 @@ class _Side:
     """
 
     where: str
-    tokenizer: Tokenizer
+    tokenizer: "Tokenizer"
     stop: int
     prompt: Prompt
     prompt_ids: tuple[int, ...]

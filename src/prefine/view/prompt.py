@@ -18,15 +18,8 @@ from prefine.records import (
     Score,
 )
 from prefine.report.data import OUTCOMES, AnswerExample
-from prefine.run.rows import (
-    completion_of,
-    joint_judgment_of,
-    judgment_of,
-    label_of,
-    list_of,
-    pair_of,
-    ranking_of,
-)
+from prefine.run.item_rows import label_of, list_of, pair_of
+from prefine.run.rows import completion_of, joint_judgment_of, judgment_of, ranking_of
 from prefine.run.tables import parse
 from prefine.run.view import JOINT_JUDGMENTS, RunView
 from prefine.stages.bridged import BRIDGED_PAIRS

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prefine.data.layouts.fields import answer, conversation, flag, text
 from prefine.data.layouts.protocol import (
     ANSWER_NAMES,
     HISTORY_NAMES,
@@ -10,13 +11,9 @@ from prefine.data.layouts.protocol import (
     SYSTEM_NAMES,
     SourceRow,
     Values,
-    answer,
-    conversation,
-    flag,
     has,
     rest,
     show,
-    text,
 )
 from prefine.errors import DataError
 

@@ -3,12 +3,12 @@
 from collections.abc import Mapping
 from typing import Any
 
+from prefine.data.layouts.fields import conversation
 from prefine.data.layouts.protocol import (
     HISTORY_NAMES,
     SYSTEM_NAMES,
     SourceRow,
     Values,
-    conversation,
     is_conversation,
     rest,
 )

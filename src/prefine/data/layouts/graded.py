@@ -4,17 +4,9 @@ from collections.abc import Mapping
 from itertools import combinations
 from typing import Any
 
-from prefine.data.layouts.conversations import marked_turns
-from prefine.data.layouts.protocol import (
-    SourceRow,
-    Values,
-    answer,
-    no_vote,
-    optional_number,
-    rest,
-    show,
-    text,
-)
+from prefine.data.layouts.fields import answer, text
+from prefine.data.layouts.marks import marked_turns
+from prefine.data.layouts.protocol import SourceRow, Values, no_vote, optional_number, rest, show
 from prefine.errors import DataError
 
 _STRONGEST = 3

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from prefine.data.layouts.conversations import marked_prompt
+from prefine.data.layouts.marks import marked_prompt
 from prefine.data.layouts.protocol import (
     HISTORY_NAMES,
     PROMPT_NAMES,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from prefine.data.answer_texts import without_reasoning
 from prefine.data.cells import plain
 from prefine.data.import_report import UselessRow
+from prefine.data.layouts.marks import has_marks, repeat_the_prompt
 from prefine.data.layouts.prompts import with_whole_prompt
 from prefine.data.layouts.protocol import (
     ANSWER_NAMES,
@@ -59,26 +60,26 @@ LAYOUTS = (
             "messages completions",
         ),
         lambda row, _: rest(row.values, MARK),
-        fits=lambda values: not conversations.repeat_the_prompt(values),
+        fits=lambda values: not repeat_the_prompt(values),
     ),
     Layout(
         "trl_implicit",
         _columns("chosen rejected"),
         conversations.trl_implicit,
-        fits=lambda values: not conversations.has_marks(values),
+        fits=lambda values: not has_marks(values),
     ),
     Layout(
         "anthropic_hh",
         _columns("chosen rejected"),
         conversations.anthropic_hh,
-        fits=conversations.has_marks,
+        fits=has_marks,
     ),
     Layout("ultrafeedback", _columns("instruction models completions"), graded.ultrafeedback),
     Layout(
         "ultrafeedback_binarized",
         _columns("prompt chosen rejected"),
         conversations.binarized,
-        fits=conversations.repeat_the_prompt,
+        fits=repeat_the_prompt,
     ),
     Layout(
         "samples",

@@ -6,17 +6,14 @@ from typing import Any
 from prefine.data.cells import json_value
 from prefine.data.import_report import UselessRow
 from prefine.data.layouts.conversations import split
+from prefine.data.layouts.fields import conversation, flag, preferred, said
 from prefine.data.layouts.protocol import (
     PROMPT_NAMES,
     SourceRow,
     Values,
-    conversation,
-    flag,
     is_missing,
     no_vote,
     optional_number,
-    preferred,
-    said,
     show,
 )
 from prefine.errors import DataError

@@ -6,7 +6,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.intervals import NORMAL_QUANTILE, mean_value, percentage
+from prefine.metrics.statistics.intervals import mean_value, percentage
+from prefine.metrics.statistics.normal import normal_interval
 from prefine.metrics.statistics.resampling import Resampling, measured
 from prefine.metrics.statistics.values import (
     Array,
@@ -312,7 +313,7 @@ def reward_bench_v2(
     if all(e is not None for e in errors):
         # Items of different subsets are independent.
         error = float(np.sqrt(sum(e**2 for e in errors if e is not None))) / len(errors)
-        interval = (value - NORMAL_QUANTILE * error, value + NORMAL_QUANTILE * error)
+        interval = normal_interval(value, error)
     overall = MetricValue(
         name="reward_bench_2",
         value=value,

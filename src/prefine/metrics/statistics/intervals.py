@@ -5,6 +5,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from prefine.metrics.statistics.normal import NORMAL_QUANTILE
 from prefine.metrics.statistics.resampling import (
     Resampling,
     by_group,
@@ -14,9 +15,6 @@ from prefine.metrics.statistics.resampling import (
 )
 from prefine.metrics.statistics.values import Array, Groups, finite_values, probabilities
 from prefine.records import MetricValue
-
-NORMAL_QUANTILE = 1.959963984540054
-"""The 97.5 % quantile of the standard normal distribution."""
 
 # The variance's slope that takes the skewness out of a studentised mean to the second order, see
 # `score_interval`.

@@ -7,7 +7,8 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from prefine.metrics.statistics.intervals import NORMAL_QUANTILE, mean_value
+from prefine.metrics.statistics.intervals import mean_value
+from prefine.metrics.statistics.normal import normal_interval
 from prefine.records import MetricValue
 
 Grams = Literal["words", "characters"]
@@ -195,10 +196,8 @@ def _across(name: str, means: Sequence[dict[str, float]]) -> MetricValue:
         return MetricValue(name=name, value=value, n=prompts)
     left_out = 1 - (to_others.sum() - 2 * to_others) / ((prompts - 1) * (prompts - 2))
     error = math.sqrt((prompts - 1) / prompts * float(((left_out - left_out.mean()) ** 2).sum()))
-    interval = (
-        max(value - NORMAL_QUANTILE * error, 0.0),
-        min(value + NORMAL_QUANTILE * error, 1.0),
-    )
+    low, high = normal_interval(value, error)
+    interval = (max(low, 0.0), min(high, 1.0))
     return MetricValue(name=name, value=value, standard_error=error, interval=interval, n=prompts)
 
 

@@ -11,7 +11,7 @@ from prefine.metrics.statistics.glm import (
     cross_validated_strength,
     penalised_logistic,
 )
-from prefine.metrics.statistics.intervals import NORMAL_QUANTILE
+from prefine.metrics.statistics.normal import NORMAL_QUANTILE
 from prefine.metrics.statistics.resampling import Resampling
 from prefine.metrics.statistics.values import Array, Values, finite_values
 from prefine.metrics.win_rates.length_data import (

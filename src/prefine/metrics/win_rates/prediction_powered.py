@@ -5,11 +5,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from prefine.metrics.statistics.intervals import (
-    NORMAL_QUANTILE,
-    percentage,
-    score_interval,
-)
+from prefine.metrics.statistics.intervals import percentage, score_interval
+from prefine.metrics.statistics.normal import NORMAL_QUANTILE
 from prefine.metrics.statistics.values import Array, Values, probabilities, same_size, verdicts
 from prefine.records import MetricValue
 

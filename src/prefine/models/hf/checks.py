@@ -14,7 +14,6 @@ from prefine.models.hf.loading import (
     load_tokenizer,
     vocabulary,
 )
-from prefine.models.hf.reward_head import reward_skeleton
 from prefine.models.hf.weight_files import check_weight_files
 
 
@@ -57,6 +56,8 @@ def check_classifier(path: str) -> None:
                 f"{path}: this adapter was trained for a language model and is no reward model; "
                 "give one that train.reward has trained, or another sequence classifier"
             )
+        from prefine.models.hf.reward_head import reward_skeleton
+
         reward_skeleton(str(base_of(path)))
     elif kinds and not any(kind.endswith("ForSequenceClassification") for kind in kinds):
         raise ConfigError(

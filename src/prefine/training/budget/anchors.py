@@ -18,6 +18,8 @@ from prefine.training.items import PlainItem
 from prefine.training.memory import synchronized_oom
 from prefine.training.step_sources.shuffled import StepSchedule
 
+Anchors = Mapping[AnchorName, Sequence[PlainItem]]
+
 
 @dataclass(frozen=True)
 class AnchorPull:

@@ -12,7 +12,6 @@ from prefine.records import Record
 from prefine.training.budget.probe import Fall
 from prefine.training.logging.figures import error_of
 
-CLIMB_LOG_NAME = "climb_log.jsonl"
 _VALUE = "value."
 
 

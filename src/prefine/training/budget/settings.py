@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from prefine.config.checking import or_schedule
 from prefine.errors import ConfigError
-from prefine.losses.protocol import ListLogps, LossInputs, declare
+from prefine.losses.protocol import ListLogps, LossFunction, LossInputs, declare
 from prefine.schedules import Schedule
 
 AnchorName = Literal["chosen", "unused", "better"]
@@ -83,6 +84,13 @@ class AutomaticBudget:
             return {self.anchor: 1.0}
         total = sum(self.anchor.values())
         return {name: weight / total for name, weight in self.anchor.items()}
+
+    @property
+    def regularizer(self) -> LossFunction:
+        """What the weight multiplies on the items of a step."""
+        # Where delta climbs, no figure of the logs has a fixed one to compare with.
+        delta = None if self.delta == "auto" else self.delta
+        return partial(chosen_nll, delta=delta, per=self.per)
 
     def settled(self, found: Mapping[AnchorName, Sequence[Any]]) -> "AutomaticBudget":
         """The budget with what `anchor: auto` stands for, given the anchors that there are."""

@@ -2,23 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import TYPE_CHECKING
 
 from prefine.losses.facts import option_of
-from prefine.losses.protocol import LossFunction
 from prefine.records import Record
 from prefine.training.budget.anchors import AnchorPull, AnchorSets
 from prefine.training.budget.controller import WeightController
 from prefine.training.budget.feasibility import Feasibility
 from prefine.training.budget.probe import Probe
-from prefine.training.budget.settings import AutomaticBudget, chosen_nll
+from prefine.training.budget.settings import AutomaticBudget
 from prefine.training.objective.objective import Objective
 
 if TYPE_CHECKING:
     from prefine.training.objective.gradient import StepTerms
 
-BUDGET_LOG_NAME = "budget_log.jsonl"
 _SMALLEST = 1e-3
 """The error is divided by at least this, in the budget's unit, so that rounding is no error."""
 
@@ -234,10 +231,3 @@ def controller_of(budget: AutomaticBudget) -> WeightController:
 def relative_error(fall: float, delta: float, standard_error: float) -> float:
     """The excess of a fall over delta, in units of delta or, if larger, its standard error."""
     return (fall - delta) / max(abs(delta), standard_error, _SMALLEST)
-
-
-def pull_of(budget: AutomaticBudget) -> LossFunction:
-    """The regularizer of an automatic budget: what its weight multiplies on the step's items."""
-    # Where delta climbs, no figure of the logs has a fixed one to compare with.
-    delta = None if budget.delta == "auto" else budget.delta
-    return partial(chosen_nll, delta=delta, per=budget.per)

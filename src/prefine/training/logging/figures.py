@@ -23,6 +23,12 @@ if TYPE_CHECKING:
     from prefine.training.objective.gradient import StepTerms
     from prefine.training.objective.item_table import ItemTable
 
+LOG_NAME = "train_log.jsonl"
+EVALUATION_LOG_NAME = "eval_log.jsonl"
+BUDGET_LOG_NAME = "budget_log.jsonl"
+CLIMB_LOG_NAME = "climb_log.jsonl"
+FINAL_NAME = "train_final.json"
+
 QUANTILES = (0.1, 0.5, 0.9)
 
 

@@ -171,11 +171,6 @@ class Trackers:
         temporary.replace(self._record)
 
 
-def untracked(first_step: int) -> Trackers:
-    """No tracker at all."""
-    return Trackers()
-
-
 def check_installed(names: Sequence[TrackerName]) -> None:
     """Raise ConfigError unless all trackers are installed; imports none."""
     for name in names:

@@ -19,7 +19,6 @@ from prefine.training.distributed.processes import from_main, is_main
 from prefine.training.forward.passes import Forward
 from prefine.training.forward.token_values import ItemTokens, TokenValues, concatenate_items, slices
 from prefine.training.items import TokenizedItem
-from prefine.training.reference.ches import ches_of
 from prefine.training.reference.scoring import score_tokens
 
 if TYPE_CHECKING:
@@ -81,6 +80,9 @@ class ReferenceCache:
 
     def ches(self, forward: Forward, pairs: Sequence[TokenizedItem]) -> Float[Tensor, " n"]:
         """Return the values of `ches_of`, read where they are kept and computed elsewhere."""
+        # Here and not above: few trainings choose pairs by it.
+        from prefine.training.reference.ches import ches_of
+
         if self.folder is None:
             return ches_of(forward, pairs, should_stop=self.should_stop)
         file = self.folder / _settings_hash(forward) / f"ches-{ids_hash(pairs)}.safetensors"

@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from prefine.config.training import TrainConfig
 from prefine.losses.protocol import Need
-from prefine.training.cross_prompt import cross_prompt_items
 from prefine.training.forward.passes import Forward
 from prefine.training.items import OtherTokens, TokenizedItem
 from prefine.training.reference.cache import ReferenceCache, ids_hash
@@ -113,6 +112,9 @@ class References:
         tokens = self.cache.tokens(forward, items)
         cross_logps = None
         if first and "mismatched" in self.needs:
+            # Here and not above: few losses need it.
+            from prefine.training.cross_prompt import cross_prompt_items
+
             across = cross_prompt_items(items)
             prepare_model(forward.model, across, self.config)
             cross_logps = self.cache.tokens(forward, across).mean_logps()

@@ -23,10 +23,11 @@ from prefine.training.memory import retry_smaller_batches
 from prefine.training.objective.item_table import INITIAL, REFERENCE, Compared, ItemTable
 from prefine.training.reference.cache import ReferenceCache
 from prefine.training.relations.protocol import Relation
-from prefine.training.token_sample import TokenSample
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+    from prefine.training.token_sample import TokenSample
 
 Result = TypeVar("Result")
 Batches = list[PackedBatch]
@@ -68,7 +69,7 @@ class PreparedItems:
     cross_prompt: Sequence[TokenizedItem]
     table: ItemTable
     forward: Forward
-    sample: TokenSample | None = None
+    sample: "TokenSample | None" = None
 
     @property
     def read(self) -> list[Sequence[TokenizedItem]]:
@@ -227,7 +228,12 @@ def prepare_items(
         if needs >= {"tokens", "initial"} and not (first is None and since is None)
         else None,
     )
-    sample = TokenSample.of(examples, own) if sampled else None
+    sample = None
+    if sampled:
+        # Here and not above: only held-out items are sampled.
+        from prefine.training.token_sample import TokenSample
+
+        sample = TokenSample.of(examples, own)
     return PreparedItems(examples, cross_prompt, table, forward, sample)
 
 

@@ -13,7 +13,6 @@ from prefine.errors import ConfigError
 from prefine.losses.facts import bare, losses_within, parts_of, relations_in
 from prefine.losses.kinds import by_kind
 from prefine.losses.protocol import LossFunction, Reads
-from prefine.training.relations.by_kind import losses_of_kind
 from prefine.training.relations.protocol import ItemKind, NamedLosses, Relation
 
 _HOMES: Mapping[Reads, tuple[str, dict[str, bool]]] = MappingProxyType(
@@ -122,3 +121,22 @@ def kind_of_items(losses: NamedLosses, items: Reads = "pairs") -> ItemKind:
             "other items"
         )
     return named_relation("joint" if "joint" in found else next(iter(found), "pairs"))
+
+
+def losses_of_kind(losses: NamedLosses, kind: str) -> NamedLosses:
+    """The losses that read items of a kind: its own, and the regularizer.
+
+    Raises:
+        ConfigError: There is no loss for the kind.
+    """
+    found = []
+    for name, function in losses:
+        own = function
+        if bare(function) is by_kind:
+            within = losses_within(function)
+            if kind not in within:
+                raise ConfigError(f"{name}: names no loss for {kind}; give one beside the others")
+            own = within[kind]
+            name = f"{name}, the loss {bare(own).__name__!r} of {kind}"
+        found.append((name, own))
+    return found

@@ -12,7 +12,7 @@ from prefine.errors import DataError
 from prefine.losses.facts import needs_of
 from prefine.losses.protocol import LossFunction, PointLogps
 from prefine.records import LabelledCompletion, Record
-from prefine.run.rows import label_of
+from prefine.run.item_rows import label_of
 from prefine.training.items import Ids, ReadItem, ReadsTexts, Text
 from prefine.training.logging.figures import (
     Described,

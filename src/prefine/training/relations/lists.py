@@ -17,7 +17,7 @@ from prefine.losses.facts import reads_scores
 from prefine.losses.lists.pairs_within import better
 from prefine.losses.protocol import ListLogps, LossFunction
 from prefine.records import PreferenceList, Record
-from prefine.run.rows import list_of
+from prefine.run.item_rows import list_of
 from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
 from prefine.training.logging.figures import (
     Described,

@@ -12,7 +12,7 @@ from torch import Tensor
 from prefine.losses.kinds import MixedLogps
 from prefine.losses.protocol import LossFunction
 from prefine.training.forward.token_values import completions_of
-from prefine.training.relations.by_kind import losses_of_kind
+from prefine.training.relations.choose import losses_of_kind
 from prefine.training.relations.mixed_rows import MixedEvaluationRow, MixedFinal, MixedStepRow
 from prefine.training.relations.protocol import (
     ItemKind,

@@ -11,10 +11,9 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from prefine.errors import DataError
-from prefine.losses.other_references import OtherReferences
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps
 from prefine.records import LabelledCompletion, PreferencePair
-from prefine.run.rows import label_of, pair_of
+from prefine.run.item_rows import label_of, pair_of
 from prefine.training.items import Ids, ReadItem, ReadsTexts, Text, first_reason
 from prefine.training.relations import pair_rows
 from prefine.training.relations.pair_checks import check_pairs
@@ -28,6 +27,7 @@ from prefine.training.relations.protocol import (
 from prefine.turns import Runs
 
 if TYPE_CHECKING:
+    from prefine.losses.other_references import OtherReferences
     from prefine.training.objective.item_table import ItemTable
 
 _PROMPT_TOKENS = "chosen_prompt_tokens_in_step"
@@ -287,8 +287,11 @@ def _prompts(table: "ItemTable", totals: StepTotals, extras: LossExtras) -> Prom
     )
 
 
-def _others(table: "ItemTable") -> OtherReferences:
+def _others(table: "ItemTable") -> "OtherReferences":
     """Values of both sides under all references but the first."""
+    # Here and not above: few trainings have several references.
+    from prefine.losses.other_references import OtherReferences
+
     compared, none = table.compared, table.tokens.new_empty(0, len(table.tokens))
     rows = [table.references[name][None] for name in compared.names[1:]]
     others = torch.cat([none, *rows])

@@ -9,7 +9,6 @@ from torch import Tensor
 
 from prefine.losses.kinds import StepLogps
 from prefine.losses.protocol import LossFunction, Need
-from prefine.losses.rewards.protocol import ItemValues
 from prefine.losses.token_diff import Differences
 from prefine.records import Completion, Prompt, Record
 from prefine.training.forward.token_values import ItemTokens
@@ -17,6 +16,7 @@ from prefine.training.items import ReadItem, ReadsTexts, TokenizedItem
 from prefine.training.logging.figures import FinalRow
 
 if TYPE_CHECKING:
+    from prefine.losses.rewards.protocol import ItemValues
     from prefine.training.objective.item_table import ItemTable
 
 NamedLosses = Sequence[tuple[str, LossFunction]]
@@ -158,7 +158,7 @@ class ItemKind(Relation, Protocol):
         policy: Float[Tensor, " C"],
         totals: StepTotals,
         extras: LossExtras,
-    ) -> ItemValues:
+    ) -> "ItemValues":
         """As `Relation.inputs`, of one kind."""
         ...
 
