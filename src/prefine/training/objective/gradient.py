@@ -325,16 +325,28 @@ class _Step:
         loss, regularizer = objective.terms(logps)
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
         if bad.any():
+            unreadable = ~logps.finite()
             if not all(map(per_pair, objective.functions)):
                 # Value i is that of a rank: name the items that have a log-probability which is not
                 # finite, or all.
-                culprits = ~logps.finite()
-                bad = culprits if culprits.any() else torch.ones_like(bad)
+                bad = unreadable if unreadable.any() else torch.ones_like(bad)
             found = [self.examples[index] for index in items[bad.to(items.device)].tolist()]
             words = f"{found[0].word}s"
             raise NumericsError(
                 f"{self.when}: the loss of {len(found)} of {len(bad)} {words} is not finite"
                 f"{self.effect}. {words.capitalize()}: {', '.join(one.id for one in found[:8])}. "
-                f"Lower the learning rate, or look at these {words}"
+                f"{_remedy(bool(unreadable.any()), words)}"
             )
         return loss, regularizer
+
+
+def _remedy(unreadable: bool, words: str) -> str:
+    if unreadable:
+        return (
+            f"Lower the learning rate, or look at these {words}; where nothing was trained yet, "
+            "the weights themselves are damaged: restore the model's folder"
+        )
+    return (
+        "All values of the model are finite, so the loss overflows: look at its options, and at "
+        f"the scores and weights of these {words}"
+    )
