@@ -130,14 +130,14 @@ def _check_losses_by_kind(config: RunConfig, kinds: list[Any]) -> None:
     check_shares(config.item_weights, train.pairs_per_step)
 
 
-def _losses_of(makes: Reads) -> str:
+def _losses_of(makes: str) -> str:
     """The losses that read what a selector makes, or an entry has; those of any items last."""
     reads = {name: reads_of(lookup("loss", name, where="loss"), "any") for name in TABLES["loss"]}
     fitting = [name for name, one in reads.items() if _fits(makes, one)]
     return ", ".join(sorted(fitting, key=lambda name: reads[name] == "any"))
 
 
-def _fits(makes: Reads, reads: Reads) -> bool:
+def _fits(makes: str, reads: Reads) -> bool:
     """Return True if what a selector makes can be trained on by a loss that reads this."""
     if reads == "any":
         return makes != "joint"
