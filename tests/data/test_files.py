@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from prefine.data import entries, table_formats
+from prefine.data import entries, formats, table_formats
 from prefine.data.sources import file
 from prefine.errors import ConfigError, DataError
 
@@ -210,3 +210,50 @@ def test_arrays_and_their_numbers_are_plain() -> None:
         "t": (np.float32(0.5), np.bool_(True)),
     }
     assert table_formats.as_json(row) == {"prompt": "q", "n": 3, "x": [1.5, None], "t": [0.5, True]}
+
+
+@pytest.mark.parametrize("format", ["jsonl", "json", "csv", "parquet", "arrow"])
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:a\nsize 1\n", "git lfs pull"),
+        (b"<!DOCTYPE html>\n<html></html>\n", "a web page; download the file itself"),
+        ("prompt\n".encode("utf-16"), "iconv -f UTF-16 -t UTF-8"),
+    ],
+)
+def test_what_stands_in_the_place_of_a_file(
+    tmp_path: Path, content: bytes, says: str, format: formats.Format
+) -> None:
+    path = tmp_path / f"r.{format}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"r.{format}: this file is .*{says}"):
+        values(path)
+
+
+@pytest.mark.parametrize("ending", ["zip", "tar", "tar.gz", "jsonl.zip", "7z"])
+def test_archives_are_named_as_such(tmp_path: Path, ending: str) -> None:
+    (tmp_path / f"r.{ending}").write_bytes(b"PK")
+    with pytest.raises(DataError, match=r"is an archive, .*; unpack it first"):
+        values(tmp_path / f"r.{ending}")
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"a;b\n1;2\n", "line 1: columns are separated by commas, and these by ';'"),
+        (b"a\tb\n1\t2\n", "line 1: columns are separated by commas, and these by .*t"),
+        (b",a\n0,1\n", "line 1: every column needs a name .*pandas .*index=False"),
+        (b"a,a\n0,1\n", "line 1: every column needs a name .*rename or drop"),
+        (b"a\ncaf\xe9\n", "r.csv: not UTF-8 .*WINDOWS-1252"),
+    ],
+)
+def test_headers_and_bytes_of_other_programs(tmp_path: Path, content: bytes, says: str) -> None:
+    (tmp_path / "r.csv").write_bytes(content)
+    with pytest.raises(DataError, match=says):
+        values(tmp_path / "r.csv")
+
+
+def test_an_object_over_several_lines_is_no_line(tmp_path: Path) -> None:
+    (tmp_path / "r.jsonl").write_text(json.dumps({"prompt": "a"}, indent=2))
+    with pytest.raises(DataError, match=r"line 1: .*an object over several lines is JSON"):
+        values(tmp_path / "r.jsonl")

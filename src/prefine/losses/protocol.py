@@ -74,7 +74,7 @@ NEED_WORDS: dict[Need, str] = {
 }
 
 READS_WORDS: dict[Reads, str] = {
-    "any": "what the loss beside it reads: chosen is a list's best answer, or a good answer",
+    "any": "what others read beside it, or what there is: the best of a list, a good answer",
     "pairs": "a chosen and a rejected answer to one prompt",
     "joint": "a chosen and a rejected answer, perhaps to two prompts",
     "lists": "several answers to one prompt, best first",
@@ -450,7 +450,7 @@ def declare(
         reads: The items that it is given: "pairs" compares two answers to one prompt; "joint" also
             answers to two prompts; "lists" reads answers in an order; "labels" single
             answers that are good or bad; "rewards" the rewards of a reward model; "any" what the
-            losses beside or within it read.
+            losses beside or within it read, or else the items that there are.
         per_pair: True if value i belongs to item i and can be weighted; false for losses that sort.
         controller: The class that sets some of its hyper-parameters during training; those are then
             no options of a configuration.
