@@ -71,6 +71,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "dpop": "prefine.losses.pairs.dpop:dpop",
         "dpo_shift": "prefine.losses.pairs.dpo_shift:dpo_shift",
         "flex_dpo": "prefine.losses.pairs.flex_dpo:flex_dpo",
+        "slope_calibration": "prefine.losses.pairs.slope_calibration:slope_calibration",
         "aipo": "prefine.losses.pairs.aipo:aipo",
         "bdpo": "prefine.losses.pairs.bdpo:bdpo",
         "f_dpo": "prefine.losses.pairs.f_dpo:f_dpo",

@@ -204,6 +204,7 @@ class Pairs:
             tokens=_tokens(table, extras) if "tokens" in extras.needs else None,
             prompts=_prompts(table, totals, extras) if "prompt" in extras.needs else None,
             other_references=_others(table) if "references" in extras.needs else None,
+            head_norms=extras.head_norms,
             pairs_in_step=totals["pairs_in_step"],
             chosen_tokens_in_step=totals["chosen_tokens_in_step"],
         )
