@@ -196,6 +196,7 @@ TABLES: dict[Kind, dict[str, str]] = {
         "length_preference": "prefine.metrics.runs.judging:length_preference",
         "cyclic_triads": "prefine.metrics.runs.judging:cyclic_triads",
         "diversity": "prefine.metrics.runs.texts:diversity",
+        "answer_diversity": "prefine.metrics.runs.texts:answer_diversity",
         "exact_overlap": "prefine.metrics.runs.texts:exact_overlap",
         "near_overlap": "prefine.metrics.runs.texts:near_overlap",
         "output_screens": "prefine.metrics.runs.texts:output_screens",

@@ -30,7 +30,7 @@ _COUNT = "readings_on."
 
 
 class EarlyStop:
-    """Stops training on alarms, see `likelihood_indicators.watch`.
+    """Reads the alarms of over-optimisation, see `likelihood_indicators.watch`, and stops on them.
 
     An alarm stops training when it has been on at `patience` readings in a row. The first reading
     only starts the averages, so the earliest stop is at reading number `patience` + 1. If several
@@ -57,6 +57,11 @@ class EarlyStop:
             ),
             None,
         )
+
+    @property
+    def alarms(self) -> dict[Alarm, bool]:
+        """The alarms that are on at the newest reading, whether or not they stop training."""
+        return {alarm: count > 0 for alarm, count in self._readings_on.items()}
 
     def update(self, reading: IndicatorReading) -> None:
         """Take in one more reading of the same probes.
@@ -137,10 +142,14 @@ class Evaluations:
         self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
         self._on_row, self._watched = on_row, watched
         self._early_stop: EarlyStop | None = None
+        probes = "items" if held_out is None else held_out.table.relation.name
+        # The rows have the alarms of the evaluated items, whoever stops training.
+        self._alarms = EarlyStop(config.early_stop or EarlyStopConfig(), probes=probes)
         if config.early_stop is not None and held_out is not None:
-            probes = held_out.table.relation.name
             self._early_stop = EarlyStop(config.early_stop, probes=probes)
         # Without an update, the evaluation before the first one is made anew.
+        if start:
+            self._alarms.load_state_dict(state.get("alarms", {}))
         if self._early_stop is not None and start:
             self._early_stop.load_state_dict(state.get("early_stop", {}))
         rows = sum(map(self._is_due, range(start + 1))) if start else 0
@@ -166,6 +175,9 @@ class Evaluations:
         if self._held_out is None or not self._is_due(step):
             return
         row = evaluation_row(self._held_out, objective, step)
+        if not self._held_out.forward.gives_rewards and row.margin is not None:
+            self._alarms.update(_reading(row))
+            row = row.model_copy(update=self._alarms.alarms)
         self._log.write(row)
         self._on_row(row)
         if self._early_stop is not None:
@@ -176,9 +188,7 @@ class Evaluations:
                     "train.early_stop: all held-out answers have the same label, so there is no "
                     "margin to watch; hold out answers of both labels, or take early_stop out"
                 )
-            self._early_stop.update(
-                IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin)
-            )
+            self._early_stop.update(_reading(row))
 
     @property
     def stopped_by(self) -> Alarm | None:
@@ -188,7 +198,10 @@ class Evaluations:
     def state_dict(self) -> dict[str, dict[str, float]]:
         """The state for a checkpoint; the rows so far then survive a crash."""
         self._log.sync()
-        return {} if self._early_stop is None else {"early_stop": self._early_stop.state_dict()}
+        found = {"alarms": self._alarms.state_dict()}
+        if self._early_stop is not None:
+            found["early_stop"] = self._early_stop.state_dict()
+        return found
 
     def close(self) -> None:
         """Close the file."""
@@ -197,6 +210,10 @@ class Evaluations:
     def _is_due(self, step: int) -> bool:
         between = self._every is not None and step % self._every == 0
         return between or step in (0, self._steps)
+
+
+def _reading(row: Any) -> IndicatorReading:
+    return IndicatorReading(row.top_entropy_renormalised, row.top_mass, row.margin)
 
 
 def evaluation_row(held_out: PreparedItems, objective: Objective, step: int) -> Any:
@@ -260,6 +277,7 @@ def _indicators(tokens: ItemTokens, table: ItemTable) -> dict[str, float | None]
         "top_mass": mass,
         "top_entropy": raw,
         "top_entropy_renormalised": renormalised,
+        "top_entropy_bits": renormalised / math.log(2),
         "entropy": entropy,
     }
     wanted = table.relation.wanted(table)
