@@ -30,6 +30,7 @@ Need = Literal[
     "differences",
     "prompt",
     "references",
+    "head_norms",
 ]
 LossKind = Literal["local", "coupled"]
 Reads = Literal["any", "pairs", "joint", "lists", "labels", "rewards"]
@@ -71,6 +72,7 @@ NEED_WORDS: dict[Need, str] = {
     "differences": "the tokens in which two answers differ",
     "prompt": "log-probabilities of the prompts",
     "references": "log-probabilities under further references",
+    "head_norms": "how far the output head moves chosen and rejected answers",
 }
 
 READS_WORDS: dict[Reads, str] = {
@@ -146,7 +148,9 @@ class PairLogps:
     whole optimizer step, in which each pair counts by its weight: a loss that averages over tokens
     divides by them and so does not depend on the micro-batches. `score_gap` is NaN for a pair that
     has none. `mismatched_logratio` is the mean log-ratio of another pair's two completions under
-    this pair's prompt.
+    this pair's prompt. `head_norms` are of the whole step, and in training alone: the norm of the
+    gradient in the output head's weight of the chosen answers' mean log-probability, and of that of
+    the rejected ones, both up to the same factor.
 
     In a loop of your own, give what your loss reads: plain DPO needs the first four. Without
     `initial_chosen` it is `ref_chosen`; without totals a step is these pairs; `p_chosen` and
@@ -169,6 +173,7 @@ class PairLogps:
     tokens: TokenLogps | None = None
     prompts: PromptLogps | None = None
     other_references: "OtherReferences | None" = None
+    head_norms: Float[Tensor, " 2"] | None = None
 
     def __post_init__(self) -> None:
         given = vars(self)
