@@ -19,7 +19,7 @@ from prefine.cli.hub import pull, push
 from prefine.cli.init import init
 from prefine.cli.mock_server import mock_server
 from prefine.cli.openmp import choose_waiting
-from prefine.cli.options import without_flag_types
+from prefine.cli.options import with_readable_help
 from prefine.cli.processes import leave
 from prefine.cli.sweep import sweep
 from prefine.cli.view import view
@@ -64,7 +64,7 @@ def main() -> None:
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does,
     # after all else.
     sys.path.append(os.getcwd())
-    command = without_flag_types(typer.main.get_command(app))
+    command = with_readable_help(typer.main.get_command(app))
     code = guarded(lambda: command(standalone_mode=False))
     leave(code)
     if code == Interrupted.exit_code:
