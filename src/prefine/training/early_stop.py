@@ -1,4 +1,4 @@
-"""Alarms of held-out answers whose likelihood is over-optimised, and the end of training on them."""
+"""Alarms of over-optimised likelihoods on held-out answers, and the end of training on them."""
 
 import math
 from collections.abc import Mapping
