@@ -50,12 +50,8 @@ DPO = "dpo, one round of judged pairs"
 BASE = "{name: playground}"
 UNHELD = ("train.regularizer=null", "train.regularizer_weight=0")
 """Without a budget, which would hold the arms by different amounts."""
-FINE_TUNING = (
-    "train.loss={name: mixture, losses: [nll, kto], weights: [1, 0]}",
-    "train.step_source=shuffled",
-    *UNHELD,
-)
-"""Of `SELF_PLAY`, to train on its good answers themselves; kto says that items are answers."""
+FINE_TUNING = ("train.loss=nll", "train.step_source=shuffled", *UNHELD)
+"""Of `SELF_PLAY`, to train on its good answers themselves."""
 PAIRWISE = ("pair.selector=best_vs_random", "train.loss={name: dpo, beta: 0.1}")
 FAMILIES = {
     "lists": Family(

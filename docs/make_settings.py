@@ -43,7 +43,9 @@ KINDS: dict[Kind, str] = {
     "reward_loss": "Losses of reward models",
     "gold": "Gold scores",
 }
-GIVEN = {"selector": "seed", "strategy": "first_slot_bias"}  # set by the run, not by users
+# Set by the run, not by users.
+GIVEN = {"selector": {"seed"}, "strategy": {"first_slot_bias"}}
+TOLD = {"config_path"}
 WORDS: dict[Any, str] = {
     bool: "true or false",
     str: "text",
@@ -90,7 +92,8 @@ def _component(kind: Kind, name: str) -> Iterator[str]:
     options = [
         parameter
         for parameter in inspect.signature(function).parameters.values()
-        if parameter.kind is parameter.KEYWORD_ONLY and parameter.name != GIVEN.get(kind)
+        if parameter.kind is parameter.KEYWORD_ONLY
+        and parameter.name not in GIVEN.get(kind, set()) | TOLD
     ]
     yield f"### {name}\n"
     first = (component.__doc__ or "").strip().partition("\n\n")[0]

@@ -9,6 +9,7 @@ import pytest
 import make_commands
 import make_settings
 from make_metrics import PAGE, with_table
+from prefine import metrics
 from prefine.config.components import TABLES, Kind, lookup
 from prefine.data.layouts.table import BY_NAME
 from prefine.ranking.protocol import facts_of
@@ -53,6 +54,13 @@ def test_what_strategies_know_is_what_they_guarantee() -> None:
 def test_the_table_of_metrics_is_what_the_code_says() -> None:
     page = PAGE.read_text(encoding="utf-8")
     assert with_table(page) == page, "stale: run `make docs`"
+
+
+def test_the_page_of_metrics_names_every_function() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    functions = [name for name in metrics.__all__ if name.islower()]
+    assert len(functions) > 60
+    assert [name for name in functions if not re.search(rf"\b{name}\b", page)] == []
 
 
 @pytest.mark.parametrize("made", [make_settings, make_commands])

@@ -58,6 +58,17 @@ def test_help_shows_the_options_of_a_stage_and_flags_without_a_type() -> None:
         assert "<bool>" not in prefine(*command, *([] if command == ("--help",) else ["-h"])).out
 
 
+def test_help_breaks_its_lines_at_the_width_of_the_terminal_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    found = prefine("compare", "-h").out
+    assert (
+        " Nothing is written into a run; runs that still work, or have stopped, are\n"
+        " compared as far as they are. `--json` prints runs, settings, evaluated,\n"
+    ) in "\n".join(line.rstrip() for line in found.splitlines())
+
+
 def test_the_demo_is_a_file_to_copy() -> None:
     import prefine as package
 

@@ -141,7 +141,6 @@ UNUSED = {
     "training": (
         "budget",
         "cross_prompt",
-        "early_stop",
         "memory_estimate",
         "reward_texts",
         "token_sample",

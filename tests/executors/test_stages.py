@@ -133,6 +133,19 @@ def test_servers_are_not_started_by_workers(sections: dict[str, Any], where: str
     assert not Path("x/manifest.json").exists()
 
 
+def test_batch_files_are_not_handed_over_by_workers() -> None:
+    model = {"name": "openai", "base_url": "http://127.0.0.1:9/v1", "model": "m", "calls": "batch"}
+    judged = CONFIG | {"rank": {"judge": {"name": "pairwise", "model": model}}, "run_dir": "x"}
+    Path("batch.yaml").write_text(yaml.safe_dump(judged))
+    found = prefine("run", "batch.yaml", "--dry-run", "--offline", "--set=executor=ray")
+    assert found.code == 2, found.err
+    assert "rank.judge.model.calls: workers of a cluster would hand over a batch file" in found.err
+    config = RunConfig.model_validate(judged | {"executor": "ray"})
+    refuse(config, "sample")
+    with pytest.raises(ConfigError, match=r"use executor: local for what asks this model"):
+        refuse(config, "rank")
+
+
 def test_a_run_at_a_url_is_not_spread(tmp_path: Path) -> None:
     found = prefine("run", "config.yaml", f"--run-dir=file://{tmp_path}/at", "--set=executor=ray")
     assert found.code == 2, found.err

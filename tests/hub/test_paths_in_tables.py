@@ -97,3 +97,13 @@ def test_paths_with_spaces_in_configuration_and_command_are_known() -> None:
     assert absolute_paths([values, "/ 3 / 4", "/* all of it */", "s3://b/a b/c"]) == {
         *("/my data/x y.jsonl", "/srv/a b", "/mnt/a b/c", "~/a b/c")
     }
+
+
+def test_a_run_on_the_playground_names_no_folder_of_this_package(place: Place) -> None:
+    place.change({"policy": {"name": "playground"}, "train.max_steps": 1})
+    done = prefine("run", "run.yaml")
+    assert done.code == OK, done.err
+    card = (place.root / "run" / "model" / "README.md").read_text(encoding="utf-8")
+    assert "\n# playground-dpo\n\nTrained from `playground` by preference optimization" in card
+    done = prefine("push", "run", "--repo", "ada/tea", "--license", "mit", "--dry-run")
+    assert done.code == OK, done.err

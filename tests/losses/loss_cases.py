@@ -76,6 +76,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "token_budget": {"delta": 0.1},
     "log_barrier": {"delta": 5.0, "t": 1.0, "per": "sequence"},
     "flex_dpo": {"beta_chosen": 0.1, "beta_rejected": 0.08},
+    "slope_calibration": {"loss": DPO, "momentum": 0.98, "chosen_factor": 1.0},
     "rainbow_po": {"beta": 2.0, "alpha": 0.5, "gamma": 1.6},
     "aipo": {"beta": 0.1, "alpha": 0.1, "lam": 1.0},
 }
@@ -182,6 +183,11 @@ OTHERS: dict[str, list[dict[str, Any]]] = {
     "token_budget": [{"delta": 0.0}, {"delta": -0.2}],
     "log_barrier": [{"delta": -2.0}, {"t": 3.0}, {"per": "token", "delta": 0.05, "t": 5.0}],
     "flex_dpo": [{"beta_chosen": 0.7}, {"beta_rejected": 0.3}],
+    "slope_calibration": [
+        {"loss": {"name": "simpo"}, "momentum": 0.5},
+        {"chosen_factor": 1.7},
+        {"chosen_factor": 0.4, "loss": {"name": "slic"}},
+    ],
     "rainbow_po": [{"beta": 7.0}, {"alpha": 0.2}, {"gamma": 0.3}, {"alpha": 1.0}],
     "aipo": [{"beta": 0.7}, {"alpha": 0.6}, {"lam": 0.2}],
 }
@@ -277,6 +283,7 @@ BOUNDS: dict[str, dict[str, Within]] = {
     "token_budget": {"delta": ANY},
     "log_barrier": {"delta": ANY, "t": POSITIVE},
     "flex_dpo": {"beta_chosen": POSITIVE, "beta_rejected": POSITIVE},
+    "slope_calibration": {"momentum": BELOW_ONE},
     "rainbow_po": {"beta": POSITIVE, "alpha": SHARE, "gamma": NOT_NEGATIVE},
     "aipo": {"beta": POSITIVE, "alpha": NOT_NEGATIVE, "lam": NOT_NEGATIVE},
 }
@@ -355,6 +362,8 @@ def expected(name: str, given: Options, columns: Columns) -> Array:
         return _expected_part(options["loss"], replace(columns, **sums._asdict()))
     if name == "mrpo":
         return _expected_part(options["loss"], replace(columns, **mean_reference(options, columns)))
+    if name == "slope_calibration":
+        return _expected_part(options["loss"], columns)
     if name == "beta_dpo":
         return reference.beta_dpo(columns, **beta_dpo_options(options, columns))
     values: Array = getattr(reference, name)(columns, **options)

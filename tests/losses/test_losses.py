@@ -64,8 +64,8 @@ few = settings(
 
 GRADIENTS = {"dpo", "ipo", "simpo", "nll", "budget", "bco", "kto_pair"}
 """Those whose gradient the reference has in closed form."""
-WEIGHTED = {"wpo", "bmc", "beta_dpo"}
-"""Those with weights that have no gradient but would change under finite differences."""
+WEIGHTED = {"wpo", "bmc", "beta_dpo", "slope_calibration"}
+"""Those whose gradient is not that of their values, as weights or slopes are set beside it."""
 SORTS = {"aot", "aot_unpaired"}
 USUAL_EPS = 1e5
 """The most that rounding may add up to on usual pairs, of some 100 nats and 60 tokens, in units
@@ -331,6 +331,8 @@ def test_what_is_declared_is_read(name: str, options: Options) -> None:
         if need == "reference" and options.get("loss", {}).get("name") == "simpo":
             # BMC weighs the reference's sums whatever reads them.
             continue
+        if need == "head_norms":
+            continue  # its controller reads them, see test_slope_calibration.py
         hidden = {
             column: torch.full_like(tensors_of(values)[column], torch.nan) for column in reads[need]
         }
@@ -420,8 +422,8 @@ def test_local_ones_do_not_look_at_other_pairs(name: str, options: Options) -> N
     if kind_of(function) == "local":
         assert controller is None, "a controller sees the whole step"
         torch.testing.assert_close(alone, among, rtol=1e-13, atol=0)
-    elif name not in ("bco", "mixture"):
-        # BCO looks at them through its controller alone.
+    elif name not in ("bco", "slope_calibration", "mixture"):
+        # These two look at them through their controllers alone.
         assert not torch.equal(alone, among) or not among.any()
     assert kind_of(function) == "coupled" or name not in ("bco", *SORTS)
 
@@ -529,7 +531,9 @@ def test_what_sorts_cannot_be_weighted(name: str) -> None:
 def test_what_reads_no_sums_is_not_weighted_by_tokens(name: str) -> None:
     for loss in OF_PAIRS:
         if loss not in REQUIRED:
-            reads_sums = loss not in ("ld_dpo", "wpo", "bmc", "bco", "beta_dpo")
+            reads_sums = loss not in (
+                *("ld_dpo", "wpo", "bmc", "bco", "beta_dpo", "slope_calibration"),
+            )
             assert _accepts(name, {"loss": {"name": loss}}) == reads_sums, loss
     for part, taken in (("simpo", True), ("ld_dpo", False), ("bco", False)):
         mixture = {

@@ -187,6 +187,12 @@ def test_texts() -> None:
         "verdict_like_outputs": 0.0,
         "truncated_outputs": 25.0,
     }
+    # Of two possible n-grams, C of them have 2 - 2 / 2^C different ones by chance: 4 texts of one
+    # gram 1.875; "", "same", "same" and "cut off" are 5 grams of one word.
+    assert values("answer_diversity", Evidence(answers=answers), vocabulary=2) == {
+        "model_adjusted_distinct_5_words": pytest.approx((4 / 1.9375 + 4 * 3 / 1.875) / 5),
+        "baseline_adjusted_distinct_5_words": pytest.approx(1 / 1.875),
+    }
     trained = [Prompt.from_text(" ONE "), Prompt.from_text("five")]
     evidence = Evidence(answers=answers, training_prompts=trained)
     assert values("exact_overlap", evidence) == {"exact_overlap": 25.0}

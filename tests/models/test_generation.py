@@ -23,6 +23,7 @@ from prefine.models.hf.open_rows import (
     PaddedRows,
     SmallerBatches,
     Way,
+    padded_length,
 )
 from prefine.models.protocol import SampleRequest, sample_key
 from prefine.records import Completion, Prompt, content_hash
@@ -422,6 +423,11 @@ def test_a_model_without_numbers_stops_the_run(model: HfModel) -> None:
             top_p=1.0,
             stop_ids=frozenset([1]),
         )
+
+
+def test_short_prompts_are_padded_to_32_tokens_and_others_to_multiples_of_64() -> None:
+    lengths = {1: 32, 32: 32, 33: 64, 64: 64, 65: 128, 300: 320}
+    assert {tokens: padded_length(tokens) for tokens in lengths} == lengths
 
 
 def test_the_prompts_are_of_two_buckets(model: HfModel) -> None:

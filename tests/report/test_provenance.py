@@ -132,7 +132,7 @@ def test_a_chart_says_its_title_and_its_unit_once() -> None:
         "Margin": "nats",
         "Loss": "",
         "Gradient norm": "",
-        "Entropy among likely tokens": "nats",
+        "Entropy among likely tokens": "bits",
         "Probability of likely tokens": "%",
     }
 

@@ -12,6 +12,7 @@ from prefine.records import MetricValue
 from prefine.report import outcome
 from prefine.report.data import (
     AnswerExample,
+    ItemPoint,
     LabelExample,
     ListedAnswer,
     ListExample,
@@ -466,6 +467,24 @@ ALIKE = tuple(
             {"training": (REPORT.training[0].model_copy(update={"loss": 0.69}),
                           REPORT.training[1].model_copy(update={"loss": 22e6}))},
             "The loss rose from 0.69 at step 1 to 22,000,000 at step 2: training has diverged",
+        ),
+        (
+            {"training": (REPORT.training[0], REPORT.training[1].model_copy(
+                update={"chosen_logp": -1.5e6, "chosen_change": -1.5e6 + 40.0}))},
+            "The log-probability of the chosen answers fell from −40 to −1,500,000 nats at step "
+            "2: the model no longer writes text",
+        ),
+        (
+            {"training": (), "item_training": tuple(
+                ItemPoint(step=step, figures={
+                    "loss": 0.5, "desirable_logp": -40.0 - fell, "desirable_change": -fell})
+                for step, fell in ((1, 0.0), (2, 1e6)))},
+            "The log-probability of the chosen answers fell from −40 to −1,000,040 nats at step 2",
+        ),
+        (
+            {"training": (), "item_training": (
+                ItemPoint(step=1, figures={"loss": 0.7}), ItemPoint(step=2, figures={"loss": 90}))},
+            "The loss rose from 0.70 at step 1 to 90 at step 2: training has diverged",
         ),
         (
             {"trained": TrainEnd(stopped_by="collapse", chosen_change=0, rejected_change=0,

@@ -140,6 +140,19 @@ def test_a_run_begins_with_items_of_a_file(items: Place, kind: str) -> None:
     assert {path: path.read_bytes() for path in before} == before
 
 
+@pytest.mark.parametrize("kind", ENTRIES)
+def test_a_loss_of_any_items_reads_those_that_there_are(items: Place, kind: str) -> None:
+    items.put("labels.jsonl", jsonl([{**row, "label": True} for row in good_labels()]))
+    half = {"name": "mixture", "losses": [{"name": "nll"}], "weights": [0.5]}
+    items.change({**ENTRIES[kind], "train.max_steps": 3, "train.loss": half})
+    result = prefine("run", "run.yaml")
+    assert result.code == OK, result.err
+    good = {"lists": "best_logp", "labels": "desirable_logp"}[kind]
+    for row in rows("train_log.jsonl"):
+        assert row["loss"] == pytest.approx(-0.5 * row[good], rel=1e-6)
+    assert json.loads(Path("run/train_final.json").read_text())["final"]["fall"] < 0
+
+
 SLOW = """
 import time
 from prefine.losses import kto, list_mle
@@ -265,7 +278,7 @@ def test_scores_that_hardly_differ_are_noticed_and_missing_ones_refused(items: P
         (
             {**LABELS, "train.loss": {"name": "list_mle"}},
             "labelled answers, which only losses of labels read; choose another train.loss (kto, "
-            "bco_unpaired)",
+            "bco_unpaired, mixture, nll)",
         ),
         (
             {**LISTS, "train.regularizer": {"name": "bco"}},

@@ -84,6 +84,32 @@ def test_two_rounds_each_served_from_what_the_one_before_has_trained(log: Path) 
     assert sum(tables) == 36
 
 
+def test_a_judge_that_also_compares_across_prompts_is_started_once(log: Path) -> None:
+    judge = {
+        "name": "pairwise",
+        "model": {
+            "name": "served",
+            "path": FOLDER,
+            "engine": "command",
+            "command": engine.command(log),
+            "prompts_as": "text",
+        },
+    }
+    file = configuration(
+        log,
+        policy={"name": "scripted", "replies": ["a cup of tea", "no", "the kettle {sample}"]},
+        rank={"judge": judge, "across": {"per_prompt": 1}},
+    )
+    assert prefine("sample", file).code == 0
+    result = prefine("rank", file)
+    assert result.code == 0, result.err
+    assert any(
+        "comparisons across prompts" in one for one in stages(log.parent / "run")["rank"]["notes"]
+    )
+    assert len(engine.logged(log, "start")) == 1
+    assert not engine.running(log)
+
+
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
 def test_a_command_that_is_ended_leaves_no_server_and_goes_on_where_it_was(
     number: signal.Signals, log: Path

@@ -34,6 +34,8 @@ from prefine.losses.other_references import OtherReferences
 from prefine.losses.pairs.aipo import aipo
 from prefine.losses.pairs.flex_dpo import flex_dpo
 from prefine.losses.pairs.rainbow_po import rainbow_po
+from prefine.losses.pairs.slic import slic
+from prefine.losses.pairs.slope_calibration import slope_calibration
 from prefine.losses.protocol import LossFunction, PairLogps, PromptLogps, TokenLogps, declare
 from prefine.losses.regularizers.log_barrier import log_barrier
 from prefine.losses.regularizers.softplus_budget import softplus_budget
@@ -155,6 +157,16 @@ CASES = {
     "aipo+log_barrier": Case(partial(aipo, alpha=0.4), partial(log_barrier, delta=0.5), 0.7),
     "mixture": Case(MPO, budget, 0.1),
     "ld_dpo": Case(partial(ld_dpo, beta=0.3, alpha=0.4), partial(budget, delta=0.5), 0.7),
+    "slope_calibration": Case(
+        partial(slope_calibration, loss=partial(slic, lam=0.4)), partial(budget, delta=0.5), 0.7
+    ),
+    "slope_calibration-mixture": Case(
+        partial(
+            mixture,
+            losses=(partial(slope_calibration, loss=partial(aot, beta=0.3)), bco),
+            weights=(1.0, 0.5),
+        )
+    ),
     "wpo": Case(partial(wpo, loss=partial(dpo, beta=0.3))),
     "bmc": Case(
         partial(bmc, loss=partial(dpo, beta=0.3), delta=1.5, ref_weights="own"), budget, 0.1
@@ -350,6 +362,17 @@ def _tokens(
     return TokenLogps(**found)
 
 
+def _head_norms(model: torch.nn.Module, weight: Tensor, *sides: Tensor) -> Tensor:
+    """Norms of the gradients of both sides' weighted sums in the head, by autograd."""
+    norms = []
+    for side in sides:
+        (found,) = torch.autograd.grad(
+            (weight * side).sum(), model.lm_head.weight, retain_graph=True
+        )
+        norms.append(found.norm())
+    return torch.stack(norms)
+
+
 def textbook(case: Case) -> Tensor:
     """All pairs without padding, log-probabilities from the full logits, one backward."""
     model, known, steering = tiny.model(), table(case), case.steering()
@@ -379,6 +402,7 @@ def textbook(case: Case) -> Tensor:
             *_prompts(model, case.examples), *ref_prompts, *_prompt_tokens(case.examples)
         ),
         other_references=_others(case.examples) if case.reads_references else None,
+        head_norms=_head_norms(model, known.weight, chosen, rejected),
     )
     objective = steering.control(steering.at_step(STEP), logps)
     values = objective.loss(logps)

@@ -19,6 +19,7 @@ from prefine.training.budget.anchors import AnchorSets
 from prefine.training.budget.probe import fall_of, halves
 from prefine.training.budget.settings import AutomaticBudget
 from prefine.training.forward.passes import Forward
+from prefine.training.items import PlainItem, Text
 from prefine.training.logging.trackers import Trackers
 
 LEVERS: dict[str, Any] = {
@@ -223,6 +224,33 @@ def test_halves_keep_prompts_together_and_do_not_depend_on_the_order() -> None:
     prompts = [{item.texts[0].prompt for item in half} for half in first]
     assert not prompts[0] & prompts[1]
     assert {item.id for item in first.probe} == {item.id for item in second.probe}
+
+
+def test_of_just_enough_held_out_items_some_may_be_lost() -> None:
+    # 128 were held out, and of some nothing can be read: 63 and 64 are no reason to stop.
+    assert [len(half) for half in halves(held_out_of([1] * 127))] == [63, 64]
+    assert [len(half) for half in halves(held_out_of([1] * 112))] == [56, 56]
+    with pytest.raises(DataError, match=r"needs 64 in each; there are 55 and 56, and 56 would do"):
+        halves(held_out_of([1] * 111))
+
+
+def test_prompts_with_many_items_do_not_leave_a_half_too_small() -> None:
+    # By prompts one half would have 44 items; 32 prompts of three and 32 of one are 128.
+    items = held_out_of([3] * 32 + [1] * 32)
+    first, second = halves(items)
+    assert min(len(first), len(second)) >= 63
+    prompts = [{item.texts[0].prompt for item in half} for half in (first, second)]
+    assert not prompts[0] & prompts[1]
+    assert len(first) + len(second) == 128
+
+
+def held_out_of(numbers: list[int]) -> list[PlainItem]:
+    """Items of one answer: so many of each prompt."""
+    return [
+        PlainItem(f"{prompt}-{n}", (Text((prompt, 1), (1, n + 2)),))
+        for prompt, number in enumerate(numbers)
+        for n in range(number)
+    ]
 
 
 def test_the_figure_of_the_probe() -> None:

@@ -119,6 +119,8 @@ def test_the_figures_are_those_of_plain_passes(tmp_path: Path) -> None:
     spread = token_spread(torch.cat(logits).numpy(), [True] * sum(map(len, logits)), k=10)
     for name, values in spread._asdict().items():
         assert getattr(row, name) == pytest.approx(float(values.mean())), name
+    bits = float(spread.top_entropy_renormalised.mean()) * 1.4426950408889634
+    assert row.top_entropy_bits == pytest.approx(bits)
 
 
 @pytest.mark.parametrize(
@@ -318,6 +320,8 @@ def test_an_alarm_ends_training_and_a_resumed_one_ends_there_too(tmp_path: Path)
         for a, b in pairwise(rows)
     ]
     assert lower == [False] * (len(lower) - 1) + [True]
+    assert [row.collapse or row.diffusion for row in rows] == [False, *lower]
+    assert getattr(rows[-1], str(summary.stopped_by))
     assert len(tiny.log(tmp_path / "whole").splitlines()) == summary.steps
     assert (tmp_path / "whole" / "checkpoints" / f"step-{summary.steps:05d}").is_dir()
     stored = json.loads((tmp_path / "whole" / "train_final.json").read_text())
@@ -351,6 +355,8 @@ def test_an_alarm_at_the_last_step_ends_nothing_early(tmp_path: Path) -> None:
 
 
 def test_without_alarms_training_goes_to_its_end(tmp_path: Path) -> None:
+    _train(tmp_path / "none")
+    assert not any(row.collapse or row.diffusion or row.turn for row in _rows(tmp_path / "none"))
     calm = EarlyStopConfig(entropy_fall=1.0, mass_fall=1.0)
     summary = _train(tmp_path, settings={"early_stop": calm})
     assert (summary.steps, summary.stopped_by) == (STEPS, None)

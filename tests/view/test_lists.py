@@ -29,7 +29,7 @@ from prefine.view.loading import FACTS
 from prefine.view.places import find_places
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Searches
-from view_place import small_run, view_run
+from view_place import Asked, small_run, view_run
 
 ASKED = Prompt.make((Message(role="user", content="What is asked"),))
 GOOD, BAD = (
@@ -406,3 +406,17 @@ def test_runs_are_found_below_a_folder_and_links_are_not_followed(
     monkeypatch.setattr(places, "_MOST_FOLDERS", 3)
     with pytest.raises(ConfigError, match="more than 3 folders here"):
         find_places([tmp_path])
+
+
+def test_a_link_to_a_prompt_waits_until_its_run_has_been_read(tmp_path: Path) -> None:
+    small_run(tmp_path / "runs" / "one")
+    one = Asked(tmp_path / "runs")
+    found = one.viewer.runs()
+    page = one.get(f"/run/{one.key()}/prompts").text
+    first = page.split("/prompt/0/")[1][:16]
+    again = Asked(tmp_path / "runs")
+    open_run = again.viewer.open(found.places[0], found)
+    assert not open_run.index.look(wait_s=0).whole, "it is being read"
+    assert open_run.look_for(0, first)[1]
+    state, known = open_run.look_for(0, "0" * 16)
+    assert (state.whole, known) == (True, False)

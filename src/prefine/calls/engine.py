@@ -15,14 +15,15 @@ import asyncio
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
 from prefine.calls.counts import CallCounts, SharedLimits, fits_cost
-from prefine.calls.flights import Flights
+from prefine.calls.flights import Flights, close_backends
 from prefine.calls.protocol import A, AnswerLog, Backend, Batch, Call, Failure, P
 from prefine.errors import BackendError, DataError, LimitError
 from prefine.records import Record, Usage
@@ -90,6 +91,28 @@ class CallEngine:
         self._counted: set[str] = set()
         self._beats: deque[tuple[float, int]] = deque(maxlen=_RATE_OVER)
         self._flights: Flights | None = None
+        self._runner: asyncio.Runner | None = None
+        self._backends: dict[int, Backend] = {}
+
+    @contextmanager
+    def kept_open(self) -> Iterator[None]:
+        """Let all `run`s of a block share an event loop, at whose end the backends close.
+
+        So servers that the first of them has started answer the others, too.
+        """
+        self._runner = asyncio.Runner()
+        try:
+            yield
+        finally:
+            _beside_any_loop(self._close)
+
+    def _close(self) -> None:
+        assert self._runner is not None, "inside of kept_open"
+        backends, self._backends = self._backends, {}
+        with closing(self._runner) as runner:
+            self._runner = None
+            if backends:
+                runner.run(close_backends(backends.values()))
 
     def run(self, work: Coroutine[Any, Any, T]) -> T:
         """Run `work`, which asks through this engine, to its end on an event loop.
@@ -101,31 +124,28 @@ class CallEngine:
             LimitError: A limit is reached.
             Interrupted: `should_stop` became true; what has landed is journaled.
         """
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            return self._run(work)
-        pool = ThreadPoolExecutor(1, thread_name_prefix="prefine-loop")
-        running = pool.submit(self._run, work)
-        try:
-            return running.result()
-        except KeyboardInterrupt:
-            self._should_stop = lambda: True
-            running.exception()
-            raise
-        finally:
-            pool.shutdown(wait=False)
+        return _beside_any_loop(lambda: self._run(work), self._stop)
+
+    def _stop(self) -> None:
+        self._should_stop = lambda: True
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._runner is None:
+            with self.kept_open():
+                return self._run(work)
         self._flights = Flights(self, self.journal, self.stage, lambda: self._should_stop())
         self._beat()
         try:
-            with asyncio.Runner() as runner:
-                return runner.run(self._flights.supervise(work, self._beat))
+            return self._runner.run(self._flights.supervise(work, self._beat))
         except BackendError as error:
             kept = f". {self.journal.what_is_kept}" if self.usage.calls else ""
             raise BackendError(f"{error}{kept}") from error
+        except (KeyboardInterrupt, SystemExit):
+            # They leave the loop in the middle of a step; its tasks go on to their ends only.
+            self._runner.run(_cancel_others())
+            raise
         finally:
+            self._backends |= {id(one): one for one in self._flights.backends}
             self._flights = None
             self._on_heartbeat()
 
@@ -340,6 +360,34 @@ class Scope:
     ) -> dict[str, A | Failure]:
         """As `CallEngine.ask`."""
         return await self._engine.ask_counted(self._counted, calls, kind, batches, backend)
+
+
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
+
+
+def _beside_any_loop(work: Callable[[], T], on_interrupt: Callable[[], None] = lambda: None) -> T:
+    """Return what `work`, which runs an event loop, returns.
+
+    Where an event loop runs already, as in a notebook, it works in a thread of its own.
+    """
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return work()
+    pool = ThreadPoolExecutor(1, thread_name_prefix="prefine-loop")
+    running = pool.submit(work)
+    try:
+        return running.result()
+    except KeyboardInterrupt:
+        on_interrupt()
+        running.exception()
+        raise
+    finally:
+        pool.shutdown(wait=False)
 
 
 def check_share(

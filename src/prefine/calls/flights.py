@@ -109,8 +109,11 @@ class Flights:
                 await asyncio.wait(self._flying, timeout=_TICK_S)
                 self._notice_stop()
             self._commits.close()
-            for slots in self._slots.values():
-                await slots.close()
+
+    @property
+    def backends(self) -> list[Backend]:
+        """Those that were asked, which may hold something open on the event loop."""
+        return [slots.backend for slots in self._slots.values()]
 
     def check(self) -> None:
         """Raise what ends this run, if something does."""
@@ -259,9 +262,11 @@ class _Slots:
             return cast("Mapping[str, A | Failure]", await answer())
         return cast("Mapping[str, A | Failure]", await self._in_thread(answer))
 
-    async def close(self) -> None:
-        """Close what the backend holds open on this event loop."""
-        if (aclose := getattr(self.backend, "aclose", None)) is not None:
+
+async def close_backends(backends: Iterable[Backend]) -> None:
+    """Close what backends hold open on this event loop."""
+    for backend in backends:
+        if (aclose := getattr(backend, "aclose", None)) is not None:
             await aclose()
 
 

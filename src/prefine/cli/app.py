@@ -12,7 +12,7 @@ import typer
 from prefine.cli.commands import Commands
 from prefine.cli.ending import guarded, leave_threads
 from prefine.cli.openmp import choose_waiting
-from prefine.cli.options import without_flag_types
+from prefine.cli.options import with_readable_help
 from prefine.cli.processes import leave
 from prefine.errors import Interrupted
 
@@ -40,7 +40,7 @@ def main() -> None:
     # A user's `my_module:my_function` is looked for where the command is run, as `python -m` does,
     # after all else.
     sys.path.append(os.getcwd())
-    command = without_flag_types(typer.main.get_command(app))
+    command = with_readable_help(typer.main.get_command(app))
     code = guarded(lambda: command(standalone_mode=False))
     leave(code)
     if code == Interrupted.exit_code:

@@ -7,7 +7,7 @@ from typing import Any
 import typer
 from typer.core import TyperGroup
 
-from prefine.cli.options import without_flag_types
+from prefine.cli.options import with_readable_help
 
 COMMANDS = {
     "init": "prefine.cli.init:init",
@@ -73,5 +73,5 @@ def _command(name: str, target: str) -> Any:
         alone.command(name)(found)
     command = typer.main.get_group(alone).commands[name]
     for one in (command, *getattr(command, "commands", {}).values()):
-        without_flag_types(one)
+        with_readable_help(one)
     return command

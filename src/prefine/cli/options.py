@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from inspect import cleandoc
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -93,10 +94,17 @@ def place_to_read(text: str, *, model: bool = False) -> Path:
     return fetched(as_url(text), model=model)
 
 
-def without_flag_types(command: Any) -> Any:
-    """Return a command whose flags are shown without a type: `<bool>` reads as a value to give."""
+def with_readable_help(command: Any) -> Any:
+    """Return a command whose help fits any width, with flags shown without a type.
+
+    `<bool>` beside a flag reads as a value to give. Line breaks within a paragraph of the
+    docstring are those of the code, and would stay where the terminal breaks lines itself.
+    """
     names = ["-h", "--help"]
     help_option = command.get_help_option(Context(command, help_option_names=names))
+    if command.help:
+        paragraphs = cleandoc(command.help).split("\n\n")
+        command.help = "\n\n".join(" ".join(one.split()) for one in paragraphs)
     for option in (*command.params, help_option):
         if getattr(option, "is_flag", False):
             option.metavar = ""

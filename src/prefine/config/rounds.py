@@ -41,7 +41,8 @@ class PartConfig(Section):
 class LaterPrompts(Section):
     """Files with the prompts of later rounds; `{round}` in `path` is the number of the round.
 
-    The first round has those of section `prompts`.
+    The first round has those of section `prompts`; if that is a file, its other options, such as
+    `columns`, are those of all.
     """
 
     path: str

@@ -18,8 +18,8 @@ def refuse(config: RunConfig, stage: str | None = None) -> None:
         stage: The stage that is to be run; None for all of them.
 
     Raises:
-        ConfigError: They could not import a component, would start servers each, or would journal
-            answers that do not reach the URL of the run.
+        ConfigError: They could not import a component, would start servers or hand over small
+            batches each, or would journal answers that do not reach the URL of the run.
     """
     if config.storage is not None and config.storage.url is not None:
         raise ConfigError(
@@ -28,7 +28,7 @@ def refuse(config: RunConfig, stage: str | None = None) -> None:
             "file system that all nodes mount"
         )
     _refuse_given(config)
-    _refuse_served(config, stage)
+    _refuse_models(config, stage)
 
 
 def _refuse_given(config: RunConfig) -> None:
@@ -46,15 +46,15 @@ def _refuse_given(config: RunConfig) -> None:
             )
 
 
-def _refuse_served(config: RunConfig, stage: str | None) -> None:
-    """Check that no worker would start servers.
+def _refuse_models(config: RunConfig, stage: str | None) -> None:
+    """Check that no worker would start servers, or hand over batch files.
 
     Args:
         config: The configuration.
         stage: The stage that is to be run; None for all of them.
 
     Raises:
-        ConfigError: A model that workers would ask is served by prefine.
+        ConfigError: A model that workers would ask is served by prefine, or asked in batch files.
     """
     for where, kind, component in components(config):
         if kind != "backend" or where.startswith(_NOT_SPREAD) or not _asks(config, stage, where):
@@ -65,6 +65,12 @@ def _refuse_served(config: RunConfig, stage: str | None) -> None:
                 f"{where}: workers of a cluster would each start servers of {component.name!r}, "
                 "and again for every task; use executor: local for what asks this model, or start "
                 "its server yourself and write {name: openai, base_url: …}"
+            )
+        if component.options.get("calls") == "batch":
+            raise ConfigError(
+                f"{where}.calls: workers of a cluster would hand over a batch file for each of "
+                "their tasks, many small ones that wait for up to a day each, and not one of all "
+                "calls; use executor: local for what asks this model, or calls: now"
             )
 
 

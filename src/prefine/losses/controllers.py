@@ -1,11 +1,12 @@
 """Controllers, which set hyper-parameters of a loss from the values of the steps so far."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
 import torch
 
-from prefine.losses.protocol import Controller, PairLogps, PointLogps
+from prefine.losses.protocol import Controller, PairLogps, PointLogps, require
 
 
 class RunningReward(Controller):
@@ -49,3 +50,34 @@ class MarginAverage(Controller):
         self.margin_std = momentum * self.margin_std + (1 - momentum) * std
         self.draw += 1
         return self.state_dict()
+
+
+class SlopeBalance(Controller):
+    """Sets the factor of slope calibration from the slopes of a loss and the head's gradients."""
+
+    gives = ("chosen_factor",)
+
+    def __init__(self) -> None:
+        self.log_ratio = 0.0
+        self.steps = 0
+
+    def update(self, logps: PairLogps, options: Mapping[str, Any]) -> dict[str, float]:
+        """Add the log of r* / r of a step; the first step sets the average."""
+        norms = require(logps.head_norms, "head_norms").double()
+        with torch.enable_grad():
+            chosen = logps.policy_chosen.detach().requires_grad_()
+            rejected = logps.policy_rejected.detach().requires_grad_()
+            values = options["loss"](logps.changed(policy_chosen=chosen, policy_rejected=rejected))
+            found = torch.autograd.grad(
+                (values * logps.weight).sum(),
+                [chosen, rejected],
+                allow_unused=True,
+                materialize_grads=True,
+            )
+        up, down = -float(found[0].double().sum()), float(found[1].double().sum())
+        if up > 0 and down > 0 and float(norms.min()) > 0:
+            momentum = options["momentum"] if self.steps else 0.0
+            ratio = math.log(float(norms[1] / norms[0])) - math.log(up / down)
+            self.log_ratio = momentum * self.log_ratio + (1 - momentum) * ratio
+            self.steps += 1
+        return {"chosen_factor": math.exp(self.log_ratio / 2)}

@@ -120,10 +120,10 @@ def differences_of(*functions: LossFunction) -> Differences:
     return next(iter(found), "difflib")
 
 
-def reads_of(function: LossFunction) -> Reads:
-    """Return the relation that the most demanding part reads; pairs where any would do."""
+def reads_of(function: LossFunction, items: Reads = "pairs") -> Reads:
+    """Return the relation that the most demanding part reads; that of `items` if any would do."""
     found: Reads = max(_declared(function, "reads", "pairs"), key=get_args(Reads).index)
-    return "pairs" if found == "any" else found
+    return items if found == "any" else found
 
 
 def relations_in(function: LossFunction) -> tuple[Reads, ...]:

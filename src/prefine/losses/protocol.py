@@ -30,6 +30,7 @@ Need = Literal[
     "differences",
     "prompt",
     "references",
+    "head_norms",
 ]
 LossKind = Literal["local", "coupled"]
 Reads = Literal["any", "pairs", "joint", "lists", "labels", "rewards"]
@@ -71,10 +72,11 @@ NEED_WORDS: dict[Need, str] = {
     "differences": "the tokens in which two answers differ",
     "prompt": "log-probabilities of the prompts",
     "references": "log-probabilities under further references",
+    "head_norms": "how far the output head moves chosen and rejected answers",
 }
 
 READS_WORDS: dict[Reads, str] = {
-    "any": "what the loss beside it reads: chosen is a list's best answer, or a good answer",
+    "any": "what others read beside it, or what there is: the best of a list, a good answer",
     "pairs": "a chosen and a rejected answer to one prompt",
     "joint": "a chosen and a rejected answer, perhaps to two prompts",
     "lists": "several answers to one prompt, best first",
@@ -146,7 +148,9 @@ class PairLogps:
     whole optimizer step, in which each pair counts by its weight: a loss that averages over tokens
     divides by them and so does not depend on the micro-batches. `score_gap` is NaN for a pair that
     has none. `mismatched_logratio` is the mean log-ratio of another pair's two completions under
-    this pair's prompt.
+    this pair's prompt. `head_norms` are of the whole step, and in training alone: the norm of the
+    gradient in the output head's weight of the chosen answers' mean log-probability, and of that of
+    the rejected ones, both up to the same factor.
 
     In a loop of your own, give what your loss reads: plain DPO needs the first four. Without
     `initial_chosen` it is `ref_chosen`; without totals a step is these pairs; `p_chosen` and
@@ -169,6 +173,7 @@ class PairLogps:
     tokens: TokenLogps | None = None
     prompts: PromptLogps | None = None
     other_references: "OtherReferences | None" = None
+    head_norms: Float[Tensor, " 2"] | None = None
 
     def __post_init__(self) -> None:
         given = vars(self)
@@ -450,7 +455,7 @@ def declare(
         reads: The items that it is given: "pairs" compares two answers to one prompt; "joint" also
             answers to two prompts; "lists" reads answers in an order; "labels" single
             answers that are good or bad; "rewards" the rewards of a reward model; "any" what the
-            losses beside or within it read.
+            losses beside or within it read, or else the items that there are.
         per_pair: True if value i belongs to item i and can be weighted; false for losses that sort.
         controller: The class that sets some of its hyper-parameters during training; those are then
             no options of a configuration.

@@ -1,5 +1,6 @@
 """The data of the report, which stages fill from the run folder; nothing of how it is drawn."""
 
+import math
 from typing import Literal
 
 from pydantic import Field
@@ -76,7 +77,8 @@ class EvaluationPoint(Record):
     `fall` is in nats per answer, or per token where the budget is.
 
     `top_mass` is the probability of the likeliest tokens of the chosen answers,
-    `top_entropy_renormalised` their entropy among themselves, in nats.
+    `top_entropy_renormalised` their entropy among themselves, in nats; pictures and tables have it
+    in bits. `collapse`, `diffusion` and `turn` are the alarms that were on, if known.
     """
 
     step: int
@@ -96,6 +98,20 @@ class EvaluationPoint(Record):
     top_mass_se: Finite | None = None
     top_entropy_renormalised: Finite
     top_entropy_renormalised_se: Finite | None = None
+    collapse: bool | None = None
+    diffusion: bool | None = None
+    turn: bool | None = None
+
+    @property
+    def top_entropy_bits(self) -> float:
+        """The entropy of the likeliest tokens among themselves, in bits."""
+        return self.top_entropy_renormalised / math.log(2)
+
+    @property
+    def top_entropy_bits_se(self) -> float | None:
+        """Its standard error."""
+        error = self.top_entropy_renormalised_se
+        return None if error is None else error / math.log(2)
 
 
 class BudgetPoint(Record):

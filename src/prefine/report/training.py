@@ -76,7 +76,7 @@ CHARTS = (
     _GRADIENT_NORM,
 )
 HELD_OUT_CHARTS = (
-    Figure("Entropy among likely tokens", "top_entropy_renormalised", "nats", number),
+    Figure("Entropy among likely tokens", "top_entropy_bits", "bits", number),
     Figure("Probability of likely tokens", "top_mass", "%", partial(share_text, decimals=1)),
 )
 _HELD_OUT_COLUMNS = {
@@ -86,7 +86,7 @@ _HELD_OUT_COLUMNS = {
     "chosen, change": ("chosen_change", 2),
     "fall": ("fall", 2),
     "rejected, change": ("rejected_change", 2),
-    "entropy of likely tokens": ("top_entropy_renormalised", 3),
+    "entropy of likely tokens, bits": ("top_entropy_bits", 3),
     "their probability": ("top_mass", 3),
 }
 _ITEM_CHARTS = (
@@ -430,9 +430,24 @@ def held_out(data: ReportData) -> CurveSection | None:
             [number(p.step, 0), *(_cell(p, *column) for column in _HELD_OUT_COLUMNS.values())]
             for p in points
         ],
-        note=f"One evaluation in {every} is shown." if every > 1 else "",
+        note=" ".join(
+            [*([f"One evaluation in {every} is shown."] if every > 1 else []), *_alarms_on(data)]
+        ),
         stop=_stop(data.trained, points[-1].step),
     )
+
+
+def _alarms_on(data: ReportData) -> list[str]:
+    """A sentence for each alarm of likelihood over-optimisation that was on."""
+    found = []
+    for alarm, words in _ALARMS.items():
+        steps = [point.step for point in data.evaluations if getattr(point, alarm)]
+        if steps:
+            found.append(
+                f"The alarm “{alarm}” was on at {plural(len(steps), 'evaluation')}, first after "
+                f"{plural(steps[0], 'step')}: {words}."
+            )
+    return found
 
 
 def _cell(point: EvaluationPoint, name: str, decimals: int) -> str:

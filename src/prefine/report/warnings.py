@@ -1,7 +1,10 @@
 """Warnings that a run's own figures call for; report, terminal and `--json` show the same ones."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from prefine.records import MetricValue
-from prefine.report.data import BudgetPoint, ReportData, TrainPoint
+from prefine.report.data import BudgetPoint, ReportData
 from prefine.report.outcome import EXPLOITED, MORE_TRAINING, alarm, budget_outcome
 from prefine.report.text import interval_text, number, plural, value_text
 
@@ -9,6 +12,9 @@ MANY_CUT, MANY_ALIKE = 5.0, 10.0
 """The share of answers, in %, from which their being cut, empty or alike is a warning."""
 
 _EXPLODED = 10.0
+# What the chosen answers of lists and labels are called in logs, and those of mixtures.
+_GOOD = ("best", "desirable", "pairs.chosen", "lists.best", "labels.desirable")
+_NATS = 10.0  # Short answers may lose some without harm.
 _ALIKE = {
     "empty_answers": "are empty",
     "repeated_answers": "are word for word the answer to another prompt: the model has collapsed",
@@ -20,7 +26,7 @@ def warnings_of(data: ReportData) -> list[str]:
     found = []
     if said := alarm(data.contests):
         found.append(f"{EXPLOITED}. {said}. {MORE_TRAINING}")
-    found += _training(data.training)
+    found += _training(_steps(data))
     if (budget := budget_outcome(data)) is not None and budget.verdict == "exceeded":
         fell = f"{number(budget.held_out.value, 2)} ({interval_text(budget.held_out, 2)})"
         remedy = (
@@ -54,15 +60,51 @@ def _automatic(points: tuple[BudgetPoint, ...]) -> list[str]:
     return []
 
 
-def _training(points: tuple[TrainPoint, ...]) -> list[str]:
-    if len(points) < 2:
+class _Step(NamedTuple):
+    """A step's loss, and the log-probability of its chosen answers now and at the start, nats."""
+
+    step: int
+    loss: float
+    logp: float | None
+    before: float | None
+
+
+def _steps(data: ReportData) -> list[_Step]:
+    """Return the steps of a training on pairs, lists, labels or several of them."""
+    if data.training:
+        return [
+            _Step(one.step, one.loss, one.chosen_logp, one.chosen_logp - one.chosen_change)
+            for one in data.training
+        ]
+    found = []
+    for point in data.item_training:
+        figures = point.figures
+        side = next((side for side in _GOOD if f"{side}_logp" in figures), None)
+        logp = None if side is None else figures[f"{side}_logp"]
+        before = None if logp is None else logp - figures[f"{side}_change"]
+        found.append(_Step(point.step, figures["loss"], logp, before))
+    return found
+
+
+def _training(steps: Sequence[_Step]) -> list[str]:
+    if len(steps) < 2:
         return []
-    first, worst = points[0], max(points, key=lambda point: point.loss)
-    if worst.loss <= _EXPLODED * max(abs(first.loss), 1.0):
+    first, worst, last = steps[0], max(steps, key=lambda one: one.loss), steps[-1]
+    if worst.loss > _EXPLODED * max(abs(first.loss), 1.0):
+        return [
+            f"The loss rose from {number(first.loss)} at step {first.step} to "
+            f"{number(worst.loss)} at step {worst.step}: training has diverged; lower "
+            "train.learning_rate."
+        ]
+    # A model may forget what it could write while its loss falls to 0.
+    if last.logp is None or last.before is None:
+        return []
+    if last.logp >= -_EXPLODED * max(-last.before, _NATS):
         return []
     return [
-        f"The loss rose from {number(first.loss)} at step {first.step} to {number(worst.loss)} at "
-        f"step {worst.step}: training has diverged; lower train.learning_rate."
+        f"The log-probability of the chosen answers fell from {number(last.before)} to "
+        f"{number(last.logp)} nats at step {last.step}: the model no longer writes text, "
+        "whatever the loss says; lower train.learning_rate."
     ]
 
 

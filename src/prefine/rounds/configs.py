@@ -124,7 +124,11 @@ class RoundsPlan:
         later = self.settings.prompts
         if number == 1 or not isinstance(later, LaterPrompts):
             return self.config.prompts
-        return Component(name="file", path=later.path.replace(PLACEHOLDER, str(number)))
+        first = self.config.prompts
+        # Rows of all rounds are read alike.
+        options = first.options if first is not None and first.name == "file" else {}
+        path = later.path.replace(PLACEHOLDER, str(number))
+        return Component(name="file", **(options | {"path": path}))
 
 
 def trained_at(policy: Component, folder: Path, label: str) -> Component:

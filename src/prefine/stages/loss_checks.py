@@ -50,9 +50,9 @@ def _check_one_loss(config: RunConfig, component: Component) -> None:
     makes, made_by = items_made(config)
     configured_relation(config)
     _check_score_gaps(config)
-    reads = reads_of(loss)
+    reads = reads_of(loss, "any")
     if takes_answers(config):
-        if reads != "pairs":
+        if reads not in ("any", "pairs"):
             source = config.train.step_source.name
             raise ConfigError(
                 f"train.step_source.name: {source!r} makes pairs of answers to one prompt, which "
@@ -111,7 +111,7 @@ def _check_losses_by_kind(config: RunConfig, kinds: list[Any]) -> None:
                 f"train.loss.{kind}: the configuration has no {kind}; leave it out, or give "
                 f"{kind}: {{name: file, path: …}}"
             )
-        reads = reads_of(component.resolve("loss", where=f"train.loss.{kind}"))
+        reads = reads_of(component.resolve("loss", where=f"train.loss.{kind}"), "any")
         if not _fits(kind, reads):
             raise ConfigError(
                 f"train.loss.{kind}.name: {component.name!r} reads {reads}; choose one that reads "
@@ -131,12 +131,16 @@ def _check_losses_by_kind(config: RunConfig, kinds: list[Any]) -> None:
 
 
 def _losses_of(makes: str) -> str:
-    """The losses that read what a selector makes, or an entry has."""
-    return _named("loss", lambda other: _fits(makes, reads_of(other)))
+    """The losses that read what a selector makes, or an entry has; those of any items last."""
+    reads = {name: reads_of(lookup("loss", name, where="loss"), "any") for name in TABLES["loss"]}
+    fitting = [name for name, one in reads.items() if _fits(makes, one)]
+    return ", ".join(sorted(fitting, key=lambda name: reads[name] == "any"))
 
 
 def _fits(makes: str, reads: Reads) -> bool:
     """Return True if what a selector makes can be trained on by a loss that reads this."""
+    if reads == "any":
+        return makes != "joint"
     if reads == "rewards":
         return makes in ("pairs", "lists")
     return makes == reads or (makes, reads) == ("pairs", "joint")

@@ -104,36 +104,36 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
         written.count += 1
 
     options = {"key": [stage.fingerprinted, *fingerprints.values()]}
-    with PartsWritten(*tables) as written:
-        notes = spread(
-            RankJob(config, folder.path, ranker=ranker, **options),
-            [path.name for path in sources],
-            take,
-            stage="rank",
-            config=config,
-            folder=folder,
-            progress=progress,
-            engine=engine,
-            advance=progress.advance,
-            **options,
-        )
-    if not produced:
-        reasons = (stage.dropped + stage.failed).items()
-        raise DataError(
-            f"{folder.path}: no prompt could be ranked "
-            f"({', '.join(f'{count} × {reason}' for reason, count in reasons)}); "
-            "each prompt needs at least two different completions"
-        )
-    told = dict.fromkeys(notes)
-    compared: list[str] = []
-    if across is not None:
-        judged = compare(across, config, folder, progress, engine)
-        counts.merge(judged.counts)
-        counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
-        told |= dict.fromkeys(judged.notes)
-        compared.append(judged.note)
-        tables.append(folder / JOINT_JUDGMENTS)
-    stage.notes += [*counts.failure_notes(), *counts.slot_notes(), *told, *compared]
+    # Servers of the judge are started once for both.
+    with engine.kept_open():
+        with PartsWritten(*tables) as written:
+            notes = spread(
+                RankJob(config, folder.path, ranker=ranker, **options),
+                [path.name for path in sources],
+                take,
+                stage="rank",
+                config=config,
+                folder=folder,
+                progress=progress,
+                engine=engine,
+                advance=progress.advance,
+                **options,
+            )
+        if not produced:
+            reasons = (stage.dropped + stage.failed).items()
+            raise DataError(
+                f"{folder.path}: no prompt could be ranked "
+                f"({', '.join(f'{count} × {reason}' for reason, count in reasons)}); "
+                "each prompt needs at least two different completions"
+            )
+        told = dict.fromkeys(notes)
+        if across is not None:
+            judged = compare(across, config, folder, progress, engine)
+            counts.merge(judged.counts)
+            counts.check(settings.max_failed_fraction, where="rank", journal=engine.journal)
+            told |= dict.fromkeys([*judged.notes, judged.note])
+            tables.append(folder / JOINT_JUDGMENTS)
+    stage.notes += [*counts.failure_notes(), *counts.slot_notes(), *told]
     for role, component in (("judge", settings.judge), ("scorer", settings.scorer)):
         if component is not None and (note := same_family(config.policy, component, role=role)):
             stage.notes.append(note)

@@ -11,6 +11,7 @@ from pydantic import JsonValue
 
 from prefine.config.sections import RunConfig
 from prefine.config.training import TrainConfig
+from prefine.models import playground
 from prefine.models.hf.adapters import merge, save_adapter
 from prefine.models.hf.loading import copy_processor
 from prefine.models.protocol import HasWeights
@@ -44,11 +45,13 @@ def card_of(
     """
     settings = config.train
     evaluated = _last_row(folder, EVALUATION_LOG_NAME)
+    # Neither the run's folder nor that of this package: the same training writes the same bytes
+    # anywhere.
+    named = playground.NAME if base == str(playground.playground_folder()) else base
     return model_card(
-        # Not the run's folder: the same training writes the same bytes anywhere.
-        name=f"{Path(base).name}-{settings.loss_name}",
-        base_model=base,
-        base_on_hub=not Path(base).exists(),
+        name=f"{Path(named).name}-{settings.loss_name}",
+        base_model=named,
+        base_on_hub=named == base and not Path(base).exists(),
         adapter=_saves_adapter(settings),
         train=train,
         summary=summary,

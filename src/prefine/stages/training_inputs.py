@@ -172,7 +172,7 @@ def configured_relation(config: RunConfig) -> Relation:
     """
     if [*config.items_entries] == ["labels"] and takes_answers(config):
         return Pairs(alone=True)
-    items = "pairs" if config.train.reward is None else items_made(config)[0]
+    items, _ = items_made(config)
     return relation_of(configured_losses(config.train), items)
 
 

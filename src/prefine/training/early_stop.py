@@ -1,4 +1,4 @@
-"""Stop training when the likelihood of held-out answers is over-optimised."""
+"""Alarms of over-optimised likelihoods on held-out answers, and the end of training on them."""
 
 import math
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ _COUNT = "readings_on."
 
 
 class EarlyStop:
-    """Stops training on alarms, see `likelihood_indicators.watch`.
+    """Reads the alarms of over-optimisation, see `likelihood_indicators.watch`, and stops on them.
 
     An alarm stops training when it has been on at `patience` readings in a row. The first reading
     only starts the averages, so the earliest stop is at reading number `patience` + 1. If several
@@ -42,6 +42,11 @@ class EarlyStop:
             ),
             None,
         )
+
+    @property
+    def alarms(self) -> dict[Alarm, bool]:
+        """The alarms that are on at the newest reading, whether or not they stop training."""
+        return {alarm: count > 0 for alarm, count in self._readings_on.items()}
 
     def read(self, row: Any) -> None:
         """Take in an evaluation row of the probes.

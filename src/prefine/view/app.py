@@ -1,6 +1,6 @@
 """The pages of the viewer and their addresses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from importlib import resources
 from typing import Any
@@ -91,17 +91,24 @@ def make_app(viewer: Viewer, access: Access) -> ASGIApp:
 
 
 def _render(
-    environment: Environment, template: str, values: dict[str, Any], status: int = 200
+    environment: Environment,
+    template: str,
+    values: dict[str, Any],
+    status: int = 200,
+    headers: Mapping[str, str] | None = None,
 ) -> Response:
-    return HTMLResponse(environment.get_template(template).render(values), status_code=status)
+    page = environment.get_template(template).render(values)
+    return HTMLResponse(page, status_code=status, headers=headers)
 
 
 def _problem(environment: Environment, request: Request, error: Exception) -> Response:
     """A page that says what is wrong."""
     del request
     status, title, said = 500, "This cannot be shown", str(error)
+    headers = None
     if isinstance(error, HTTPException):
-        status, title, said = error.status_code, "There is nothing here", error.detail
+        status, said, headers = error.status_code, error.detail, error.headers
+        title = "There is nothing here yet" if status == 503 else "There is nothing here"
     elif isinstance(error, PrefineError):
         status = 400
     else:
@@ -115,7 +122,7 @@ def _problem(environment: Environment, request: Request, error: Exception) -> Re
         "title": title,
         "said": said,
     }
-    return _render(environment, "problem.html.j2", values, status)
+    return _render(environment, "problem.html.j2", values, status, headers)
 
 
 def _static(request: Request) -> Response:

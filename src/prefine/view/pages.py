@@ -22,6 +22,7 @@ from prefine.view.choices import choices
 from prefine.view.compared import compared
 from prefine.view.duels import graph, ranked, rows
 from prefine.view.heat import heat
+from prefine.view.index import ReadState
 from prefine.view.markdown import PageTexts
 from prefine.view.notes import LONGEST, ReaderNote
 from prefine.view.overview import (
@@ -36,10 +37,11 @@ from prefine.view.places import RunPlace
 from prefine.view.prompt import read_prompt
 from prefine.view.query import PromptQuery
 from prefine.view.search import PAGE, Key
-from prefine.view.viewer import Runs, Viewer
+from prefine.view.viewer import OpenRun, Runs, Viewer
 from prefine.view.words import changed
 
 Values = dict[str, Any]
+_NO_PROMPT = "this run has no such prompt"
 
 
 def runs(viewer: Viewer, request: Request) -> Values:
@@ -171,10 +173,10 @@ def prompt(viewer: Viewer, request: Request) -> Values:
     raw = _one_of(request.query_params, "as", ("raw", "text")) == "raw"
     key = (int(request.path_params["round"]), request.path_params["id"])
     open_run = viewer.open(place, found)
-    state = open_run.look()
+    state = _look_for(open_run, key)
     one = read_prompt(open_run.index, *key)
     if one is None:
-        raise HTTPException(404, "this run has no such prompt, or it has not been read yet")
+        raise HTTPException(404, _NO_PROMPT)
     beside = open_run.searches.beside(query, key)
     suffix = query.link(page=1)
 
@@ -226,6 +228,25 @@ def prompt(viewer: Viewer, request: Request) -> Values:
     }
 
 
+def _look_for(open_run: OpenRun, key: Key) -> ReadState:
+    """Look at what has changed, until a prompt is found.
+
+    Raises:
+        HTTPException: The run has no such prompt, or it has not been read so far.
+    """
+    state, found = open_run.look_for(*key)
+    if found:
+        return state
+    if state.whole or state.problems:
+        raise HTTPException(404, _NO_PROMPT)
+    parts = f"{state.parts_read:,} of {state.parts:,} parts"
+    raise HTTPException(
+        503,
+        f"this prompt has not been read yet ({parts} of the run have); the page loads itself again",
+        headers={"Refresh": "3", "Retry-After": "3"},
+    )
+
+
 def compare(viewer: Viewer, request: Request) -> Values:
     """Runs side by side."""
     found = viewer.runs()
@@ -268,12 +289,7 @@ def take_note(viewer: Viewer, key: str, form: Mapping[str, str]) -> str:
     if place is None or not (number.isascii() and number.isdecimal() and len(number) < 6):
         raise HTTPException(404, "no such run")
     open_run = viewer.open(place, found)
-    open_run.look()
-    known = open_run.index.database.rows(
-        "SELECT 1 FROM facts WHERE round = ? AND prompt_id = ?", [int(number), prompt_id]
-    )
-    if not known:
-        raise HTTPException(404, "this run has no such prompt")
+    _look_for(open_run, (int(number), prompt_id))
     words = form.get("note", "").replace("\r\n", "\n").strip()
     if len(words) > LONGEST:
         raise ConfigError(f"note: {len(words):,} characters; at most {LONGEST:,} are kept")

@@ -17,6 +17,8 @@ _LOOKING_SHARE = 5
 """Looking for runs takes at most a sixth of the time."""
 _OPEN_RUNS = 2
 """Runs whose facts are kept in memory."""
+_PATIENCE_S = 10.0
+"""How long a page waits for its prompt, while the run is read for the first time or again."""
 
 
 class OpenRun:
@@ -46,6 +48,21 @@ class OpenRun:
                 self._load_notes(self.notes.read())
                 self._noted = state
         return self.index.look()
+
+    def look_for(self, round_: int, prompt_id: str) -> tuple[ReadState, bool]:
+        """Read what has changed until a prompt is found, or all is read; return if it was found.
+
+        Raises:
+            DataError: A line of the notes is damaged.
+        """
+        ends = time.monotonic() + _PATIENCE_S
+        while True:
+            state = self.look()
+            found = self.index.database.rows(
+                "SELECT 1 FROM facts WHERE round = ? AND prompt_id = ?", [round_, prompt_id]
+            )
+            if found or state.whole or state.problems or time.monotonic() > ends:
+                return state, bool(found)
 
     def note_of(self, round_: int, prompt_id: str) -> ReaderNote:
         """The note of a prompt; one without words where there is none."""

@@ -170,4 +170,5 @@ def pair_at(policy_chosen: Tensor, policy_rejected: Tensor) -> PairLogps:
             chosen_tokens_in_step=PROMPT_TOKENS,
         ),
         other_references=OtherReferences(reference[:, None], reference[:, None], (0.5, 0.5)),
+        head_norms=torch.ones(2, dtype=policy_chosen.dtype),
     )

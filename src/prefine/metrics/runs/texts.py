@@ -38,6 +38,30 @@ def diversity(
     ]
 
 
+@metric("answers")
+def answer_diversity(
+    evidence: Evidence,
+    *,
+    grams: Grams = "words",
+    vocabulary: Annotated[int, Field(gt=1)] = 32_000,
+) -> list[MetricValue]:
+    """Diversity across the evaluation's answers, of the model and of the baseline, by n-grams.
+
+    Args:
+        evidence: Of the run.
+        grams: Of words or characters.
+        vocabulary: Possible n-grams, for the share that is adjusted to what chance gives.
+    """
+    found = []
+    for side, texts in (
+        ("model", {prompt.id: [after.text] for prompt, _, after in evidence.answers}),
+        ("baseline", {prompt.id: [before.text] for prompt, before, _ in evidence.answers}),
+    ):
+        value = adjusted_distinct(texts, vocabulary=vocabulary, grams=grams)
+        found.append(value.model_copy(update={"name": f"{side}_{value.name}"}))
+    return found
+
+
 @metric("training_prompts", "answers")
 def exact_overlap(evidence: Evidence) -> list[MetricValue]:
     """The share of evaluation prompts that were trained on, but for case and white space."""

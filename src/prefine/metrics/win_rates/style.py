@@ -55,7 +55,7 @@ def markdown_counts(text: str) -> MarkdownCounts:
 
 
 def style_features(model: StyleCounts, baseline: StyleCounts) -> Array:
-    """The differences of style [N, 4], columns `STYLE_FEATURES`, each in (-1, 1).
+    """The differences of style [N, 4], columns `STYLE_FEATURES`, each in [-1, 1].
 
     Swapped sides change the sign.
 

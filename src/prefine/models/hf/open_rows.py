@@ -19,7 +19,8 @@ from transformers.cache_utils import DynamicLayer
 from prefine.models.hf.architecture import accepted, rounding_error
 
 PROMPT_BUCKET = 64
-_MORE_TOKENS = 64
+_SHORT_PROMPT = 32
+_MORE_TOKENS = 32
 """Places for tokens that a cache is given at a time."""
 
 Rows = Sequence[Int[Tensor, "group width"]]
@@ -42,7 +43,7 @@ class OpenRows(Protocol):
 
         Args:
             alive: Which rows have to stay; at least one.
-        Returns: The rows that are left, ascending; None if all are.
+        Returns: The rows that are left, in their new order; None if all are.
         """
         ...
 
@@ -72,9 +73,12 @@ class Way(Protocol):
         ...
 
 
-def padded_length(tokens: int, bucket: int = PROMPT_BUCKET) -> int:
+def padded_length(tokens: int) -> int:
     """Return the length that a prompt of this many tokens is padded to."""
-    return -(-tokens // bucket) * bucket
+    # Attention reads the padding at every token: with 64 for all, most of a short prompt's time.
+    if tokens <= _SHORT_PROMPT:
+        return _SHORT_PROMPT
+    return -(-tokens // PROMPT_BUCKET) * PROMPT_BUCKET
 
 
 class PaddedPrompts:
@@ -87,10 +91,10 @@ class PaddedPrompts:
         *,
         pad_id: int,
         fed: bool,
-        bucket: int = PROMPT_BUCKET,
+        width: int | None = None,
         smaller: "SmallerBatches | None" = None,
     ) -> None:
-        width = padded_length(max(map(len, prompts)), bucket)
+        width = width or padded_length(max(map(len, prompts)))
         padding = [width - len(ids) for ids in prompts]
         ids = torch.tensor(
             [[pad_id] * pads + list(ids) for pads, ids in zip(padding, prompts, strict=True)],
@@ -163,8 +167,12 @@ class _RoomyLayer(DynamicLayer):  # type: ignore[no-untyped-call]
         return self._look()
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keep some rows."""
-        self._rooms = [room.index_select(0, indices) for room in self._rooms]
+        """Keep some rows, in this order."""
+        # Copying is most of what this takes, and few rows change their place.
+        moved = (indices != torch.arange(len(indices))).nonzero()[:, 0]
+        for room in self._rooms:
+            room[moved, :, : self._length] = room[indices[moved], :, : self._length]
+        self._rooms = [room[: len(indices)] for room in self._rooms]
         self._look()
 
     def _look(self) -> tuple[Tensor, Tensor]:
@@ -218,8 +226,11 @@ class PaddedRows:
         size = self._smaller.smallest(self._opened, int(alive.sum()))
         if size >= len(alive):
             return None
-        # Some that have ended may have to stay, so that the batch has a size that was tried.
-        kept = (~alive).to(torch.int8).argsort(stable=True)[:size].sort().values
+        # Rows behind the last place move to places of rows that have ended. Some of these may have
+        # to stay, so that the batch has a size that was tried.
+        behind = size + alive[size:].nonzero()[:, 0]
+        kept = torch.arange(size)
+        kept[(~alive[:size]).nonzero()[: len(behind), 0]] = behind
         self.keep(kept)
         return kept
 
@@ -291,11 +302,9 @@ class SmallerBatches:
         vocabulary = self._model.get_input_embeddings().weight.shape[0]
         text = ((torch.arange(2 * _LANES) * 7 + 3) % vocabulary).tolist()
         prompt, after = text[: _LANES - 1], text[_LANES:]
-        # Padded, so that attention has a mask.
-        read = PaddedPrompts(
-            self._model, [prompt] * rows, pad_id=self._pad_id, fed=True, bucket=_LANES
-        )
-        opened = read.rows(1)
+        # Read once for all rows, as prompts are; padded, so that attention has a mask.
+        read = PaddedPrompts(self._model, [prompt], pad_id=self._pad_id, fed=True, width=_LANES)
+        opened = read.rows(rows)
         assert isinstance(opened, PaddedRows)
         opened.keep(torch.arange(size))
         steps = []

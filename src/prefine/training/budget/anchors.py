@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
@@ -13,7 +12,7 @@ from prefine.training.batches.packing import PackedBatch, Span
 from prefine.training.budget.settings import AnchorName, AutomaticBudget
 from prefine.training.distributed.processes import own_items
 from prefine.training.forward.passes import Forward
-from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, token_index
+from prefine.training.forward.token_values import LOGPS_ONLY, TokenValues, on_tokens
 from prefine.training.items import PlainItem
 from prefine.training.memory import synchronized_oom
 from prefine.training.step_sources.shuffled import StepSchedule
@@ -39,15 +38,11 @@ class AnchorPull:
         def coefficients(
             batch: PackedBatch, span: Span, values: TokenValues
         ) -> Float[Tensor, " n"]:
-            logps = values.logps
-            index, lengths = token_index(batch, span)
-            each = torch.zeros(lengths.shape, dtype=logps.dtype)
             drawn = [-self.coefficients[item] for item in batch.items[span.items].tolist()]
-            each[:, 0] = torch.tensor(drawn, dtype=logps.dtype)
-            of_tokens = each.flatten().repeat_interleave(lengths.flatten()).to(logps)
-            return torch.zeros_like(logps).index_put_(
-                (index.to(logps.device),), of_tokens, accumulate=True
-            )
+            # A completion's first text is itself, the other one its prompt.
+            each = values.logps.new_zeros(batch.text_lengths[span.completions].shape)
+            each[:, 0] = each.new_tensor(drawn)
+            return on_tokens(batch, span, each)
 
         local = own_items(self.items, list(self.coefficients))
         with synchronized_oom(in_step=forward.in_step):

@@ -1,8 +1,10 @@
 """The probe: held-out answers whose fall the controller measures, and the pairs it never sees."""
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from typing import NamedTuple
 
 import torch
@@ -20,7 +22,10 @@ from prefine.training.reference.prepare import PreparedItems
 from prefine.training.reference.scoring import score_completions
 
 FEWEST = 64
-"""Items that the probe and the untouched set need at least. Ours."""
+"""Items that are held out for the probe, and for the untouched set, at least. Ours."""
+_FEWEST_LEFT = 56
+"""Those that have to be left of them: of exactly enough, which are ranked and paid for, some turn
+out to be too long to be read, or to be alike in tokens. Ours."""
 
 
 class HeldOutHalves(NamedTuple):
@@ -33,21 +38,33 @@ class HeldOutHalves(NamedTuple):
 def halves(held_out: Sequence[TokenizedItem]) -> HeldOutHalves:
     """Cut held-out items in two by a hash of their prompts; items of a prompt stay together.
 
+    Each has half of the prompts; where one has too few items so, as near to half of the items as
+    prompts allow.
+
     Raises:
-        DataError: One of the two has fewer than 64 items.
+        DataError: One of the two has fewer than 56 items.
     """
-    prompts = {item.texts[0].prompt for item in held_out}
-    ordered = sorted(prompts, key=lambda ids: content_hash("probe", list(ids)))
-    in_probe = frozenset(ordered[: len(ordered) // 2])
+    number = Counter(item.texts[0].prompt for item in held_out)
+    ordered = sorted(number, key=lambda ids: content_hash("probe", list(ids)))
+    before = [0, *accumulate(number[prompt] for prompt in ordered)]
+
+    def smaller(cut: int) -> int:
+        return min(before[cut], len(held_out) - before[cut])
+
+    cut = len(ordered) // 2
+    if smaller(cut) < FEWEST:
+        cut = max(range(len(before)), key=smaller)
+    in_probe = frozenset(ordered[:cut])
     probe = [item for item in held_out if item.texts[0].prompt in in_probe]
     untouched = [item for item in held_out if item.texts[0].prompt not in in_probe]
-    if min(len(probe), len(untouched)) < FEWEST:
+    if min(len(probe), len(untouched)) < _FEWEST_LEFT:
         words = f"{held_out[0].word}s" if held_out else "items"
         raise DataError(
             f"train.regularizer_weight: auto measures the budget on held-out {words}, half of them "
             f"by the controller and half untouched, and needs {FEWEST} in each; there are "
-            f"{len(probe)} and {len(untouched)}. Hold out more (pair.held_out_prompts: "
-            f"{2 * FEWEST} or more), or set a fixed regularizer_weight"
+            f"{len(probe)} and {len(untouched)}, and {_FEWEST_LEFT} would do where some cannot be "
+            f"read. Hold out more (pair.held_out_prompts: {2 * FEWEST} or more), or set a fixed "
+            "regularizer_weight"
         )
     return HeldOutHalves(probe, untouched)
 

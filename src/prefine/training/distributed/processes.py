@@ -154,6 +154,15 @@ def add_up_gradients(parameters: Iterable[torch.nn.Parameter]) -> None:
             work.wait()
 
 
+def add_up(values: Tensor) -> Tensor:
+    """The sum of the processes' values, in place."""
+    if together():
+        _exchange()
+        with peer_errors():
+            dist.all_reduce(values)
+    return values
+
+
 def own_items(items: Sequence[TokenizedItem], indices: Sequence[int]) -> list[int]:
     """The items that this process computes: whole prompts, as they share their computation.
 

@@ -13,7 +13,7 @@ are computed twice.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from jaxtyping import Float, Int
@@ -103,6 +103,51 @@ def push(
                 _, pull = head.values_and_pull(x[at], t[at], LOGPS_ONLY)
                 g[at] = pull(factors[at])
     return gradient
+
+
+@torch.no_grad()
+def weight_gradient(
+    head: "Head",
+    hidden: Float[Tensor, "S d"],
+    targets: Int[Tensor, " S"],
+    coefficients: Float[Tensor, " S"],
+) -> Float[Tensor, "V d"]:
+    """The gradient in the head's weight, trained or not, of a weighted sum of log-probabilities.
+
+    All `.grad` of the model must be empty, and are empty afterwards.
+
+    Args:
+        head: The output head.
+        hidden: The last hidden states at the scored positions.
+        targets: The tokens that were chosen there.
+        coefficients: The weights of the tokens; positions of weight 0 cost nothing.
+    """
+    weight = output_weight(head)
+    total = torch.zeros_like(weight, dtype=torch.promote_types(weight.dtype, torch.float32))
+    some, trained = coefficients.nonzero().squeeze(1), weight.requires_grad
+    weight.requires_grad_(True)
+    for at in slices(len(some), head.positions()):
+        _, pull = head.values_and_pull(hidden[some[at]], targets[some[at]], LOGPS_ONLY)
+        pull(coefficients[some[at]])
+        assert weight.grad is not None, "the pull adds to it"
+        total += weight.grad
+        weight.grad = None
+    weight.requires_grad_(trained)
+    if isinstance(head, ModuleHead):
+        head.model.zero_grad(set_to_none=True)
+    elif isinstance(head, LinearHead) and head.layer.bias is not None:
+        head.layer.bias.grad = None
+    return total
+
+
+def output_weight(head: "Head") -> nn.Parameter:
+    """The weight of an output head."""
+    assert not isinstance(head, RewardHead), "a reward model has no head over the vocabulary"
+    layer: Any = (
+        head.layer if isinstance(head, LinearHead) else head.model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    )
+    found: nn.Parameter = layer.weight
+    return found
 
 
 @dataclass

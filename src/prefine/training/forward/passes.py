@@ -156,6 +156,24 @@ class Forward:
         )
         return sums[:: lengths.shape[1]], lengths[:, 0]
 
+    @torch.no_grad()
+    def head_gradients(
+        self, batch: PackedBatch, coefficients: Sequence[Float[Tensor, " S"]]
+    ) -> list[Float[Tensor, "V d"]]:
+        """The gradients in the head's weight of weighted sums of the scored log-probabilities.
+
+        Args:
+            batch: One pass.
+            coefficients: The weights of the scored tokens in each sum.
+        """
+        batch = batch.to(self.device)
+        with self._prepared(batch):
+            hidden = self._hidden(batch)
+        return [
+            heads.weight_gradient(self.head, hidden, batch.targets, one.to(hidden))
+            for one in coefficients
+        ]
+
     def push(
         self, batch: PackedBatch, coefficients: Coefficients, wanted: Wanted = LOGPS_ONLY
     ) -> None:

@@ -162,6 +162,22 @@ def token_index(batch: PackedBatch, span: Span) -> tuple[Int[Tensor, " T"], Int[
     return _ranges(starts.flatten(), lengths.flatten()), lengths
 
 
+def on_tokens(
+    batch: PackedBatch, span: Span, of_texts: Float[Tensor, "c t"]
+) -> Float[Tensor, " S"]:
+    """Put a number of each text on all its tokens; a completion of several items gets their sum.
+
+    Args:
+        batch: The batch.
+        span: Its items.
+        of_texts: One number for each of the span's texts.
+    """
+    index, lengths = token_index(batch, span)
+    of_tokens = of_texts.flatten().repeat_interleave(lengths.flatten().to(of_texts.device))
+    none = of_texts.new_zeros(span.positions)
+    return none.index_put_((index.to(of_texts.device),), of_tokens, accumulate=True)
+
+
 def concatenate_items(parts: Sequence[ItemTokens]) -> ItemTokens:
     """Concatenate the values of several runs of items; there must be at least one."""
     values, lengths, counts = zip(*parts, strict=True)

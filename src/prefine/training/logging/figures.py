@@ -86,7 +86,9 @@ class EvaluatedItems(Record):
     update. The indicators are means over the tokens of the answers that training should keep
     likely, k = 10: `top_mass` the probability of the k likeliest tokens, `top_entropy` minus the
     sum of p log p over them, `top_entropy_renormalised` their entropy among themselves, `entropy`
-    that over the whole vocabulary, in nats.
+    that over the whole vocabulary, in nats; `top_entropy_bits` is the one among themselves in bits,
+    as arXiv:2410.11677 quotes it. `collapse`, `diffusion` and `turn` say which alarms of likelihood
+    over-optimisation are on, read from the evaluations so far (`EarlyStop`).
     """
 
     step: int
@@ -100,8 +102,13 @@ class EvaluatedItems(Record):
     top_entropy_se: float | None
     top_entropy_renormalised: float
     top_entropy_renormalised_se: float | None
+    top_entropy_bits: float
+    top_entropy_bits_se: float | None
     entropy: float
     entropy_se: float | None
+    collapse: bool = False
+    diffusion: bool = False
+    turn: bool = False
 
 
 class Described(NamedTuple):

@@ -32,6 +32,7 @@ from prefine.training.forward.token_values import (
 )
 from prefine.training.items import TokenizedItem
 from prefine.training.memory import synchronized_oom
+from prefine.training.objective.head_norms import head_norms
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Control, Objective
 from prefine.training.relations.protocol import LossExtras, StepTotals
@@ -229,7 +230,10 @@ class _Step:
         items, policy_tokens = self.policy_tokens(batches, self.wanted)
         step_table, cross_logps = self.table.rows(items), self.cross_logps(mismatched)
         step_totals = step_table.totals()
-        logps = self.join(step_table, items, policy_tokens, step_totals, cross_logps)
+        norms = None
+        if control is not None and "head_norms" in self.objective.needs:
+            norms = head_norms(self.forward, batches, self.table, self.examples)
+        logps = self.join(step_table, items, policy_tokens, step_totals, cross_logps, norms)
         objective = self.objective if control is None else control(self.objective, logps)
         leaf = policy_tokens.values.logps.clone().requires_grad_()
         with_leaf = policy_tokens._replace(values=policy_tokens.values._replace(logps=leaf))
@@ -295,6 +299,7 @@ class _Step:
         policy: ItemTokens,
         totals: StepTotals,
         cross_logps: Float[Tensor, " B"] | None = None,
+        head_norms: Float[Tensor, " 2"] | None = None,
     ) -> StepLogps:
         """The input of the objective: constants and current values of some items.
 
@@ -304,12 +309,14 @@ class _Step:
             policy: The policy's values of their tokens.
             totals: Those of the whole step.
             cross_logps: The policy's values of the mismatched completions.
+            head_norms: How far the output head moves the two sides of pairs.
         """
         extras = LossExtras(
             self.objective.needs,
             [self.examples[index] for index in items.tolist()],
             policy,
             cross_logps,
+            head_norms,
             self.objective.differences,
         )
         return table.join(policy.logps(), totals, extras)
@@ -325,16 +332,28 @@ class _Step:
         loss, regularizer = objective.terms(logps)
         bad = ~(loss.detach().isfinite() & regularizer.detach().isfinite())
         if bad.any():
+            unreadable = ~logps.finite()
             if not all(map(per_pair, objective.functions)):
                 # Value i is that of a rank: name the items that have a log-probability which is not
                 # finite, or all.
-                culprits = ~logps.finite()
-                bad = culprits if culprits.any() else torch.ones_like(bad)
+                bad = unreadable if unreadable.any() else torch.ones_like(bad)
             found = [self.examples[index] for index in items[bad.to(items.device)].tolist()]
             words = f"{found[0].word}s"
             raise NumericsError(
                 f"{self.when}: the loss of {len(found)} of {len(bad)} {words} is not finite"
                 f"{self.effect}. {words.capitalize()}: {', '.join(one.id for one in found[:8])}. "
-                f"Lower the learning rate, or look at these {words}"
+                f"{_remedy(bool(unreadable.any()), words)}"
             )
         return loss, regularizer
+
+
+def _remedy(unreadable: bool, words: str) -> str:
+    if unreadable:
+        return (
+            f"Lower the learning rate, or look at these {words}; where nothing was trained yet, "
+            "the weights themselves are damaged: restore the model's folder"
+        )
+    return (
+        "All values of the model are finite, so the loss overflows: look at its options, and at "
+        f"the scores and weights of these {words}"
+    )

@@ -70,7 +70,11 @@ def configured_losses(settings: TrainConfig) -> NamedLosses:
 
 
 def relation_of(losses: NamedLosses, items: Reads = "pairs") -> Relation:
-    """The relation that loss and regularizer read together; of rewards that of these items.
+    """The relation that loss and regularizer read together.
+
+    Args:
+        losses: With their names for messages.
+        items: The kind that there is, for losses that read any, or rewards.
 
     Raises:
         ConfigError: They, or the parts of one, read different ones.
@@ -80,7 +84,7 @@ def relation_of(losses: NamedLosses, items: Reads = "pairs") -> Relation:
         return kind_of_items(losses, items)
     from prefine.training.relations.mixed import Mixed
 
-    found = tuple(kind_of_items(losses_of_kind(losses, kind)) for kind in kinds)
+    found = tuple(kind_of_items(losses_of_kind(losses, kind), kind) for kind in kinds)
     for kind, relation in zip(kinds, found, strict=True):
         if relation.name != kind:
             (name, _), *_ = losses_of_kind(losses, kind)
@@ -95,14 +99,14 @@ def relation_of(losses: NamedLosses, items: Reads = "pairs") -> Relation:
     return Mixed(found)
 
 
-def _kinds_within(function: LossFunction) -> tuple[str, ...]:
+def _kinds_within(function: LossFunction) -> tuple[Reads, ...]:
     """The kinds that a function has a loss for, each its own."""
     within = losses_within(function) if bare(function) is by_kind else {}
     return tuple(kind for kind in ITEM_ENTRIES if kind in within)
 
 
 def kind_of_items(losses: NamedLosses, items: Reads = "pairs") -> ItemKind:
-    """The one kind of items that losses read; of rewards that of these items.
+    """The one kind of items that losses read; that of `items` where they read any, or rewards.
 
     Raises:
         ConfigError: They, or the parts of one, read different ones.
@@ -120,7 +124,7 @@ def kind_of_items(losses: NamedLosses, items: Reads = "pairs") -> ItemKind:
             f"{', '.join(names.values())}: a training has items of one kind; leave out what reads "
             "other items"
         )
-    return named_relation("joint" if "joint" in found else next(iter(found), "pairs"))
+    return named_relation("joint" if "joint" in found else next(iter(found), items))
 
 
 def losses_of_kind(losses: NamedLosses, kind: str) -> NamedLosses:

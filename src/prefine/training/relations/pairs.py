@@ -200,6 +200,7 @@ class Pairs:
             if extras.cross_logps is None or table.cross_ref is None
             else extras.cross_logps - table.cross_ref,
             **_extras(table, totals, extras),
+            head_norms=extras.head_norms,
             pairs_in_step=totals["pairs_in_step"],
             chosen_tokens_in_step=totals["chosen_tokens_in_step"],
         )

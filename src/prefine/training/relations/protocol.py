@@ -49,6 +49,7 @@ class LossExtras:
         items: The items of the values.
         tokens: The policy's values of their tokens; None if not needed.
         cross_logps: The policy's mean log-probability of another item's completions [B].
+        head_norms: How far the output head moves the two sides of the step's pairs.
         differences: The way in which the tokens are found in which two answers differ.
     """
 
@@ -56,6 +57,7 @@ class LossExtras:
     items: Sequence[TokenizedItem] = ()
     tokens: ItemTokens | None = None
     cross_logps: Float[Tensor, " B"] | None = None
+    head_norms: Float[Tensor, " 2"] | None = None
     differences: Differences = "difflib"
 
 
