@@ -23,7 +23,6 @@ UNUSED = {
         "hub",
         "judges",
         "judging",
-        "playground",
         "ranking",
         "rounds",
         "simulator",
@@ -99,7 +98,6 @@ UNUSED = {
         "mixture",
         "mock_server",
         "openai",
-        "playground",
         "scripted",
         "served",
     ),
@@ -113,6 +111,7 @@ UNUSED = {
         "select",
         "selectors",
     ),
+    "playground": ("world",),
     "run": (
         "fetch",
         "journal",

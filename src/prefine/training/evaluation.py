@@ -3,20 +3,22 @@
 import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from prefine.config.training import EarlyStopConfig, TrainConfig
-from prefine.training.early_stop import Alarm, EarlyStop
 from prefine.training.forward.token_values import ItemTokens
 from prefine.training.logging.figures import RowLog, add_losses, error_of, final_figures
 from prefine.training.objective.gradient import StepTerms, evaluate
 from prefine.training.objective.item_table import ItemTable
 from prefine.training.objective.objective import Objective
 from prefine.training.reference.prepare import PreparedItems
+
+if TYPE_CHECKING:
+    from prefine.training.early_stop import Alarm
 
 TOP_TOKENS = 10
 """The number of likeliest tokens that the indicators look at (k). Ours."""
@@ -59,14 +61,18 @@ class Evaluations:
     ) -> None:
         self._held_out, self._every, self._steps = held_out, config.evaluate_every, steps
         self._on_row, self._watched = on_row, watched
-        self._early_stop: EarlyStop | None = None
-        probes = "items" if held_out is None else held_out.table.relation.name
-        # The rows have the alarms of the evaluated items, whoever stops training.
-        self._alarms = EarlyStop(config.early_stop or EarlyStopConfig(), probes=probes)
-        if config.early_stop is not None and held_out is not None:
-            self._early_stop = EarlyStop(config.early_stop, probes=probes)
+        self._early_stop = self._alarms = None
+        if held_out is not None:
+            # Here and not above: without held-out items there is nothing to watch.
+            from prefine.training.early_stop import EarlyStop
+
+            probes = held_out.table.relation.name
+            # The rows have the alarms of the evaluated items, whoever stops training.
+            self._alarms = EarlyStop(config.early_stop or EarlyStopConfig(), probes=probes)
+            if config.early_stop is not None:
+                self._early_stop = EarlyStop(config.early_stop, probes=probes)
         # Without an update, the evaluation before the first one is made anew.
-        if start:
+        if self._alarms is not None and start:
             self._alarms.load_state_dict(state.get("alarms", {}))
         if self._early_stop is not None and start:
             self._early_stop.load_state_dict(state.get("early_stop", {}))
@@ -93,7 +99,8 @@ class Evaluations:
         if self._held_out is None or not self._is_due(step):
             return
         row = evaluation_row(self._held_out, objective, step)
-        if not self._held_out.forward.gives_rewards and row.margin is not None:
+        gives_rewards = self._held_out.forward.gives_rewards
+        if self._alarms is not None and not gives_rewards and row.margin is not None:
             self._alarms.read(row)
             row = row.model_copy(update=self._alarms.alarms)
         self._log.write(row)
@@ -104,14 +111,14 @@ class Evaluations:
             self._early_stop.read(row)
 
     @property
-    def stopped_by(self) -> Alarm | None:
+    def stopped_by(self) -> "Alarm | None":
         """The alarm that ends training before its last update."""
         return None if self._early_stop is None or self._at_end else self._early_stop.stopped_by
 
     def state_dict(self) -> dict[str, dict[str, float]]:
         """The state for a checkpoint; the rows so far then survive a crash."""
         self._log.sync()
-        found = {"alarms": self._alarms.state_dict()}
+        found = {"alarms": {} if self._alarms is None else self._alarms.state_dict()}
         if self._early_stop is not None:
             found["early_stop"] = self._early_stop.state_dict()
         return found
