@@ -2,6 +2,7 @@
 call.
 """
 
+import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -242,3 +243,58 @@ def test_usage_of_failures_counts(journal: Journal) -> None:
     engine = CallEngine(journal)
     ask(engine, calls("a", "b"), batches)
     assert engine.usage == Usage(calls=2, cost=1.0)
+
+
+class ClosingBackend:
+    """Notes when it is closed, and on which event loop it is; one of them cannot be closed."""
+
+    concurrency = 1
+
+    def __init__(self, events: list[str], name: str) -> None:
+        self._events, self._name = events, name
+
+    async def aclose(self) -> None:
+        self._events.append(f"{self._name} closed")
+        if self._name == "broken":
+            raise OSError("cannot be closed")
+
+
+def test_runs_that_are_kept_open_share_what_their_backends_hold(journal: Journal) -> None:
+    events: list[str] = []
+    engine, backend = CallEngine(journal), ClosingBackend(events, "one")
+    with engine.kept_open():
+        for payload in ("a", "b"):
+            engine.run(engine.ask(calls(payload), Answer, Model(), backend=backend))
+            events.append(payload)
+    assert events == ["a", "b", "one closed"]
+    engine.run(engine.ask(calls("c"), Answer, Model(), backend=backend))
+    assert events == ["a", "b", "one closed", "one closed"]
+
+
+def test_runs_are_kept_open_where_an_event_loop_runs_already(journal: Journal) -> None:
+    events: list[str] = []
+    engine, backend = CallEngine(journal), ClosingBackend(events, "one")
+
+    async def notebook() -> None:
+        with engine.kept_open():
+            for payload in ("a", "b"):
+                engine.run(engine.ask(calls(payload), Answer, Model(), backend=backend))
+                events.append(payload)
+
+    asyncio.run(notebook())
+    assert events == ["a", "b", "one closed"]
+
+
+def test_a_backend_that_cannot_be_closed_leaves_no_other_one_open(journal: Journal) -> None:
+    events: list[str] = []
+    engine = CallEngine(journal)
+
+    async def both() -> None:
+        for name in ("broken", "one", "broken"):
+            backend = ClosingBackend(events, name)
+            await engine.ask(calls(name + str(len(events))), Answer, Model(), backend=backend)
+
+    with pytest.raises(OSError, match="cannot be closed"):
+        engine.run(both())
+    assert sorted(events)[-1] == "one closed"
+    assert "broken closed" in events

@@ -21,10 +21,10 @@ from prefine.models.hf.open_rows import (
     WAYS,
     PaddedPrompts,
     PaddedRows,
-    SmallerBatches,
     Way,
     padded_length,
 )
+from prefine.models.hf.smaller_batches import SmallerBatches
 from prefine.models.protocol import SampleRequest, sample_key
 from prefine.records import Completion, Prompt, content_hash
 

@@ -4,7 +4,7 @@ import asyncio
 import inspect
 import time
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar, cast
 
 from prefine.calls.commits import GroupCommits
@@ -264,10 +264,11 @@ class _Slots:
 
 
 async def close_backends(backends: Iterable[Backend]) -> None:
-    """Close what backends hold open on this event loop."""
-    for backend in backends:
-        if (aclose := getattr(backend, "aclose", None)) is not None:
-            await aclose()
+    """Close what backends hold open on this event loop; also the others, if one cannot."""
+    async with AsyncExitStack() as stack:
+        for backend in backends:
+            if (aclose := getattr(backend, "aclose", None)) is not None:
+                stack.push_async_callback(aclose)
 
 
 def _called(answer: Callable[[], Any]) -> Any:

@@ -16,11 +16,11 @@ from prefine.models.hf.generation import Drawn, draw, first_token_logps, uniform
 from prefine.models.hf.open_rows import (
     PaddedPrompts,
     ReadPrompts,
-    SmallerBatches,
     Way,
     padded_length,
     way_of,
 )
+from prefine.models.hf.smaller_batches import SmallerBatches
 from prefine.models.protocol import Reply, SampleRequest, decoding_settings
 from prefine.records import Completion, Message, Prompt, Usage, content_hash
 

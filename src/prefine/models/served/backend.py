@@ -253,9 +253,11 @@ class ServedModel:
     async def aclose(self) -> None:
         """Stop the servers, at the end of the event loop in which they were asked."""
         fleet, self._fleet = self._fleet, None
-        if fleet is not None:
-            await fleet.close()
-        await close_connections()
+        try:
+            if fleet is not None:
+                await fleet.close()
+        finally:
+            await close_connections()
 
     # --- servers
 

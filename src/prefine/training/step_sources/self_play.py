@@ -15,7 +15,8 @@ from prefine.config.base import Share
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
 from prefine.models.hf.generation import draw
-from prefine.models.hf.open_rows import PaddedPrompts, SmallerBatches, Way, way_of
+from prefine.models.hf.open_rows import PaddedPrompts, Way, way_of
+from prefine.models.hf.smaller_batches import SmallerBatches
 from prefine.training.distributed import processes
 from prefine.training.items import Ids
 from prefine.training.reference.prepare import PreparedItems
