@@ -51,7 +51,7 @@ def remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
 
 
 def remark_marks_of_answer(text: str, where: str, report: ImportReport) -> None:
-    """Count an answer with the end of a turn, or of reasoning, or no more than "nan" in its text."""
+    """Count an answer that is "nan", or ends with a mark, or has the end of reasoning inside."""
     if text.strip().lower() in _MISSING:
         report.remark(
             "an answer that is the word for a missing value",
