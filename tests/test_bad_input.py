@@ -763,7 +763,7 @@ CASES = [
         lambda rows: set_in(rows, 2, prompt=[{"role": "tutor", "content": "a"}]),
         "answers.jsonl, line 3",
         "role",
-        "'bot'",
+        "'tutor'",
     ),
     answers_case(
         "turn without text",

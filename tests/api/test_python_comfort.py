@@ -69,6 +69,12 @@ def test_which_split_is_asked() -> None:
         prefine.read_pairs(ROWS[0])
 
 
+def test_what_has_no_rows_is_refused() -> None:
+    for nothing in (None, 3):
+        with pytest.raises(ConfigError, match=f"expected a path, .*a list of rows, got {nothing}"):
+            prefine.read_pairs(nothing)  # type: ignore[arg-type]
+
+
 def test_what_a_notebook_prints_is_short() -> None:
     pairs = prefine.read_pairs([row | {"chosen": "long " * 500 + row["prompt"]} for row in ROWS])
     assert len(repr(pairs)) < 600 and "… 3 more" in repr(pairs) and "question 2" in repr(pairs)

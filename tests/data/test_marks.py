@@ -85,6 +85,12 @@ def test_reasoning_that_cannot_be_split_off_is_counted(text: str) -> None:
     assert (pair.chosen.text, remarks) == (text, {"</think> inside an answer": 1})
 
 
+@pytest.mark.parametrize(("text", "count"), [("nan", 1), (" NaN\n", 1), ("None", 0), ("nan.", 0)])
+def test_answers_that_stand_for_a_missing_text_are_counted(text: str, count: int) -> None:
+    remarks = pair_of(chosen=text)[1]
+    assert remarks.get("an answer that is the word for a missing value", 0) == count
+
+
 @pytest.mark.parametrize("line", ["\n", "\r\n"])
 def test_marked_answers_that_repeat_the_marked_prompt(line: str) -> None:
     asked = f"{line}{line}Human: a b{line}{line}Assistant:"

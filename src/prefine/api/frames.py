@@ -3,7 +3,7 @@
 import importlib
 import math
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, SupportsIndex, TypeVar, overload
 
 import numpy as np
@@ -76,7 +76,7 @@ def rows_of(source: Any, *, what: str) -> Iterator[Any]:
     """Yield the items of a source; of a DataFrame its rows, with None where a cell is empty.
 
     Raises:
-        ConfigError: It is a `DatasetDict`: which split is meant is not said.
+        ConfigError: It is a `DatasetDict`: which split is meant is not said. Or it has no rows.
     """
     if isinstance(source, Mapping):
         raise ConfigError(
@@ -87,6 +87,10 @@ def rows_of(source: Any, *, what: str) -> Iterator[Any]:
         names = [str(name) for name in source.columns]
         for cells in source.itertuples(index=False, name=None):
             yield dict(zip(names, map(_plain, cells), strict=True))
+    elif not isinstance(source, Iterable):
+        raise ConfigError(
+            f"{what}: expected a path, a DataFrame, a data set or a list of rows, got {source!r}"
+        )
     else:
         yield from source
 

@@ -22,6 +22,8 @@ _TEMPLATED = re.compile(
 _OPENED = re.compile(
     r"(?:\A|\s)(?P<mark>### ?(?:Response|Assistant):?|(?:ASSISTANT|Assistant):)\s*\Z"
 )
+# What tables write where a text is missing, once it has become a text.
+_MISSING = {"nan", "<na>", "#n/a"}
 # How an answer ends if it was cut out of a text in a chat template.
 _ENDED = re.compile(
     r"(?:</s>|<eos>|<end_of_turn>|<\|(?:im_end|eot_id|eot|end|return|endoftext|end_of_text)\|>"
@@ -49,8 +51,15 @@ def remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
 
 
 def remark_marks_of_answer(text: str, where: str, report: ImportReport) -> None:
-    """Count an answer with the end of a turn, or of reasoning, written in its text."""
-    if ended := _ENDED.search(text):
+    """Count an answer that is "nan", or ends with a mark, or has the end of reasoning inside."""
+    if text.strip().lower() in _MISSING:
+        report.remark(
+            "an answer that is the word for a missing value",
+            f"{where}: the answer is {text.strip()!r}, which a tool writes where a text is "
+            "missing: fill it, or remove the row",
+            where,
+        )
+    elif ended := _ENDED.search(text):
         report.remark(
             "answer ends with the end of a turn",
             f"{where}: the answer ends with {ended[0].strip()!r}, which a model would be trained "

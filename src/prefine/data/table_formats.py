@@ -45,7 +45,10 @@ def csv_rows(path: Path) -> Iterator[SourceRow]:
             after = f", after row {number - 1}" if number else ""
             raise DataError(f"{path}{after}: not UTF-8 ({error.reason}); {CONVERT}") from error
         except csv.Error as error:
-            raise DataError(f"{path}, line {reader.line_num}: not valid CSV ({error})") from error
+            raise DataError(
+                f"{path}, line {reader.line_num}: not valid CSV ({error}); a cell with commas, "
+                "quotes or line ends stands between quotes, and its own quotes are doubled"
+            ) from error
 
 
 def _check_header(names: list[str], where: str) -> None:

@@ -60,7 +60,7 @@ def _automatic(points: tuple[BudgetPoint, ...]) -> list[str]:
     return []
 
 
-class _Step(NamedTuple):
+class _Reading(NamedTuple):
     """A step's loss, and the log-probability of its chosen answers now and at the start, nats."""
 
     step: int
@@ -69,11 +69,11 @@ class _Step(NamedTuple):
     before: float | None
 
 
-def _steps(data: ReportData) -> list[_Step]:
+def _steps(data: ReportData) -> list[_Reading]:
     """Return the steps of a training on pairs, lists, labels or several of them."""
     if data.training:
         return [
-            _Step(one.step, one.loss, one.chosen_logp, one.chosen_logp - one.chosen_change)
+            _Reading(one.step, one.loss, one.chosen_logp, one.chosen_logp - one.chosen_change)
             for one in data.training
         ]
     found = []
@@ -82,11 +82,11 @@ def _steps(data: ReportData) -> list[_Step]:
         side = next((side for side in _GOOD if f"{side}_logp" in figures), None)
         logp = None if side is None else figures[f"{side}_logp"]
         before = None if logp is None else logp - figures[f"{side}_change"]
-        found.append(_Step(point.step, figures["loss"], logp, before))
+        found.append(_Reading(point.step, figures["loss"], logp, before))
     return found
 
 
-def _training(steps: Sequence[_Step]) -> list[str]:
+def _training(steps: Sequence[_Reading]) -> list[str]:
     if len(steps) < 2:
         return []
     first, worst, last = steps[0], max(steps, key=lambda one: one.loss), steps[-1]
