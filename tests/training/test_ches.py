@@ -104,6 +104,10 @@ def test_a_run_counts_the_pairs_that_it_leaves_out_and_plans_without_them(place:
             ("train.ches_below=.5", "pair.selector=lists", "train.loss=list_mle"),
             "this training reads lists",
         ),
+        (
+            ("train.ches_below=.5", "pair.selector=lists", "train.loss=nll"),
+            "this training reads lists",
+        ),
     ],
 )
 def test_what_it_does_not_go_together_with_is_refused(

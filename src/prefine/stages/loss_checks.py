@@ -189,7 +189,8 @@ def _check_score_gaps(config: RunConfig) -> None:
 
 
 def _check_ches(config: RunConfig) -> None:
-    kinds = {reads_of(loss) for _, loss in configured_losses(config.train)}
+    makes, _ = items_made(config)
+    kinds = {reads_of(loss, makes) for _, loss in configured_losses(config.train)}
     if kinds != {"pairs"} and kinds != {"joint"}:
         raise ConfigError(
             "train.ches_below: only pairs have a chosen and a rejected answer that can be alike, "
