@@ -8,6 +8,7 @@ from typing import Any
 
 import tiny_training as tiny
 import torch
+from budget_training import trained
 from safetensors.torch import save_file
 from torch.distributed.fsdp import FSDPModule
 
@@ -22,6 +23,10 @@ from prefine.training.relations.pairs import TokenizedPair
 from prefine.training.token_sample import ScoredItem
 
 STOPS_AFTER = 4
+AUTOMATIC: dict[str, Any] = {
+    "budget": {"anchor": {"chosen": 1.0, "better": 1.0}, "delta": -3.0},
+    "settings": {"micro_batch_tokens": 40},
+}
 
 
 def training(
@@ -110,6 +115,8 @@ def trainings(rank: int, folder: Path) -> None:
     save_file(tiny.weights(whole), folder / f"whole-{rank}.safetensors")
     few = training(folder / "ches", settings={"ches_below": 0.5})
     save_file(tiny.weights(few), folder / f"ches-{rank}.safetensors")
+    held, _ = trained(folder / "automatic", **AUTOMATIC)
+    save_file(tiny.weights(held), folder / f"automatic-{rank}.safetensors")
     # Only one of the two is asked to stop.
     stopped(folder / "two-then-one", asks=rank == 1)
     sharded_trainings(rank, folder)

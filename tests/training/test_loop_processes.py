@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import tiny_training as tiny
 import torch
-from loop_processes import STOPS_AFTER, training
+from budget_training import trained
+from loop_processes import AUTOMATIC, STOPS_AFTER, training
 from safetensors.torch import load_file
 
 Weights = dict[str, torch.Tensor]
@@ -43,6 +44,12 @@ def test_both_leave_out_the_same_pairs_as_one(two_processes: Path, tmp_path: Pat
     expected = tiny.weights(training(tmp_path, settings={"ches_below": 0.5}))
     for rank in range(2):
         assert_close(load_file(two_processes / f"ches-{rank}.safetensors"), expected)
+
+
+def test_an_automatic_budget_has_the_weights_of_one(two_processes: Path, tmp_path: Path) -> None:
+    expected = tiny.weights(trained(tmp_path, **AUTOMATIC)[0])
+    for rank in range(2):
+        assert_close(load_file(two_processes / f"automatic-{rank}.safetensors"), expected)
 
 
 @pytest.mark.parametrize("name", ["whole", "one-then-two"])

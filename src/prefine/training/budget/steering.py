@@ -127,7 +127,8 @@ class BudgetSteering:
             self.reached = max(self.reached, self.controller.weight)
         if infeasible:
             self.infeasible += 1
-            self.stopped = self.budget.infeasible == "stop"
+            # At the end there is nothing left to stop: an alarm or the last step has ended it.
+            self.stopped |= self.budget.infeasible == "stop" and not last
             if self.budget.infeasible == "lower_learning_rate":
                 self.learning_rate_factor /= 2
         promised = self.untouched.fall(self.budget) if last else None

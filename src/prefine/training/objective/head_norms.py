@@ -1,4 +1,4 @@
-"""How far the output head moves the two sides of a step's pairs: norms of its gradients."""
+"""Norms of the output head's gradients: what moves each of the two sides of a step's pairs."""
 
 from collections.abc import Sequence
 
@@ -44,7 +44,8 @@ def head_norms(
             sides = _sides(batch, table, examples)
             for total, found in zip(sums, forward.head_gradients(batch, sides), strict=True):
                 total += found
-    return torch.linalg.vector_norm(add_up(sums).flatten(1), dim=1, dtype=torch.float64)
+    norms: Tensor = torch.linalg.vector_norm(add_up(sums).flatten(1), dim=1, dtype=torch.float64)
+    return norms
 
 
 def _sides(

@@ -134,7 +134,9 @@ class HyperparameterController:
             if controller is None:
                 return options
             # Within a loss by kind, such as `loss.pairs.delta`, the items of this kind count.
-            read = logps.parts[path.split(".")[1]] if isinstance(logps, MixedLogps) else logps
+            read = logps.parts.get(path.split(".")[1]) if isinstance(logps, MixedLogps) else logps
+            if read is None:
+                return options  # a step without items of this kind
             return options | controller.update(read, options)
 
         return objective.changed(adapt) if self._controllers else objective
