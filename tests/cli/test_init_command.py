@@ -63,8 +63,6 @@ def test_pairs(place: Path) -> None:
     config = load(Path("mine.yaml"))
     assert config.pair.held_out_prompts == 4
     assert config.train.max_completion_tokens == 128 and "the longest has 121" in text
-    page = Path("runs/mine/report.html").read_text()
-    assert "<span>policy <b><bdi>policy</bdi></b></span>" in page, "the model, not its backend"
 
 
 def test_the_model_that_ships_with_the_package_is_one_to_begin_with(place: Path) -> None:
@@ -86,6 +84,8 @@ def test_completions_with_grades(place: Path) -> None:
         ],
     )
     runs_to_a_report("answers.jsonl", "--policy", "policy", says="8 prompts with completions")
+    page = Path("runs/mine/report.html").read_text()
+    assert "<span>policy <b><bdi>policy</bdi></b></span>" in page, "the model, not its backend"
     config = load(Path("mine.yaml"))
     assert config.rank is not None and config.rank.judge.name == "recorded"
 
