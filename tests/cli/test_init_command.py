@@ -65,6 +65,13 @@ def test_pairs(place: Path) -> None:
     assert config.train.max_completion_tokens == 128 and "the longest has 121" in text
 
 
+def test_the_model_that_ships_with_the_package_is_one_to_begin_with(place: Path) -> None:
+    pair = {"chosen": "the tea is warm .", "rejected": "the the"}
+    rows("pairs.jsonl", [{"prompt": f"write about tea {n}", **pair} for n in range(4)])
+    text = runs_to_a_report("pairs.jsonl", "--policy", "playground", says="4 pairs")
+    assert "\npolicy: playground\n" in text
+
+
 def test_completions_with_grades(place: Path) -> None:
     rows(
         "answers.jsonl",
@@ -77,6 +84,8 @@ def test_completions_with_grades(place: Path) -> None:
         ],
     )
     runs_to_a_report("answers.jsonl", "--policy", "policy", says="8 prompts with completions")
+    page = Path("runs/mine/report.html").read_text()
+    assert "<span>policy <b><bdi>policy</bdi></b></span>" in page, "the model, not its backend"
     config = load(Path("mine.yaml"))
     assert config.rank is not None and config.rank.judge.name == "recorded"
 

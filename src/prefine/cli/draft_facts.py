@@ -96,7 +96,10 @@ def model_facts(path: str, sample: Iterable[Answered]) -> ModelFacts:
     """
     from prefine.models.hf.architecture import check_trainable, load_config
     from prefine.models.hf.loading import NO_TEMPLATE, load_positions, load_tokenizer
+    from prefine.models.playground import NAME, playground_folder
 
+    if path == NAME:
+        path = str(playground_folder())
     check_trainable(path)
     config = load_config(path)
     stored = str(getattr(config, "dtype", None) or getattr(config, "torch_dtype", None))

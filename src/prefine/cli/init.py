@@ -19,7 +19,11 @@ def init(
         Argument(metavar="DATA", help="Pairs, completions or prompts: a file, or hub:org/name."),
     ],
     policy: Annotated[
-        str, Option(metavar="MODEL", help="What is trained: a model folder or a hub id.")
+        str,
+        Option(
+            metavar="MODEL",
+            help="What is trained: a model folder, a hub id, or playground (ships with prefine).",
+        ),
     ],
     server: Annotated[
         str | None,

@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import yaml
 
 from prefine.atomic import write_text
+from prefine.config.base import Component
 from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, RunConfig
 from prefine.errors import DataError
@@ -88,7 +89,7 @@ def report_data(config: RunConfig, run: RunView) -> ReportData:
     data = ReportData(
         title=config.report.title,
         run_name=run.path.resolve().name,
-        policy=evaluation.policy if evaluation else config.policy.name,
+        policy=evaluation.policy if evaluation else _named(config.policy),
         baseline=evaluation.baseline if evaluation else "initial",
         stages=tuple(
             _summary(name, manifests[name], config, run.path)
@@ -166,6 +167,12 @@ def training_values(config: RunConfig, run: RunView) -> dict[str, Any]:
         ),
         "reward_model": config.train.reward is not None,
     }
+
+
+def _named(policy: Component) -> str:
+    """The label of a model that is not loaded here, as its backend would choose it."""
+    path = str(policy.options.get("path") or policy.name)
+    return str(policy.options.get("label") or path.rstrip("/").rsplit("/", 1)[-1])
 
 
 def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> StageSummary:
