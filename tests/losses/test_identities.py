@@ -466,6 +466,9 @@ def test_16_18_float32_gradients_are_central_differences(name: str, options: Opt
     if name in ("wpo", "bmc", "beta_dpo") or "beta_dpo" in inner:
         # Their weights are held constant: see the tests of weights.
         return
+    if name == "slope_calibration":
+        # It changes slopes and no value: see its own tests.
+        return
     leaves = leaves_of(low)
     function(with_tensors(low, dict(leaves))).sum().backward()
     step, rng = 1e-5, np.random.default_rng(0)

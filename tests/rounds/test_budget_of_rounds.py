@@ -29,14 +29,17 @@ def without_its_end(folder: Path, *, checkpoints: bool) -> None:
 @pytest.fixture
 def second(place: Place) -> Path:
     """The second of two rounds with a budget of both, held by an automatic weight."""
-    place.put("rounds_judge.py", JUDGE)
+    place.put("judge_of_budgets.py", JUDGE)
     place.put("prompts.jsonl", jsonl([{"prompt": f"question {n}"} for n in range(160)]))
     place.change(
         {
             "completions": GONE,
             "prompts": {"name": "file", "path": "prompts.jsonl"},
             "sample": {"completions_per_prompt": 2, "temperature": 1.0, "max_new_tokens": 4},
-            "rank": {"judge": {"name": "rounds_judge:longest"}, "strategy": {"name": "pointwise"}},
+            "rank": {
+                "judge": {"name": "judge_of_budgets:longest"},
+                "strategy": {"name": "pointwise"},
+            },
             "pair.held_out_prompts": 140,
             "train.train_on_truncated": True,
             "train.max_steps": 4,

@@ -28,7 +28,7 @@ def slope_calibration(
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.98,
     chosen_factor: float = 1.0,
 ) -> PerPair:
-    """loss, its slope in chosen times a and that in rejected times 1 / a.
+    """loss(lw, ll), with its slope in lw times a and that in ll times 1 / a.
 
     a = (r* / r)^(1/2), with r the slope in chosen over the slope in rejected, in the mean over the
     step, and r* = ‖s_l‖ / ‖s_w‖, where s_w and s_l are the gradients of the mean log-probabilities
