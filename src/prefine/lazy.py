@@ -1,8 +1,14 @@
-"""Exports of a package whose modules are imported on first use."""
+"""Modules that are imported on first use: exports of a package, and values named in tables."""
 
 import importlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
+
+
+def imported(target: str) -> Any:
+    """Return the attribute that `module:name`, an entry of a table of ours, names."""
+    module, _, name = target.partition(":")
+    return getattr(importlib.import_module(module), name)
 
 
 def lazy_exports(

@@ -1,6 +1,5 @@
 """The commands of `prefine` and where they stand: each is imported when it is asked for."""
 
-import importlib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -8,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from prefine.cli.options import with_readable_help
+from prefine.lazy import imported
 
 COMMANDS = {
     "init": "prefine.cli.init:init",
@@ -64,8 +64,7 @@ class _Imported(Mapping[str, Any]):
 
 
 def _command(name: str, target: str) -> Any:
-    module, _, attribute = target.partition(":")
-    found = getattr(importlib.import_module(module), attribute)
+    found = imported(target)
     alone = typer.Typer()
     if isinstance(found, typer.Typer):
         alone.add_typer(found, name=name)

@@ -2,13 +2,13 @@
 
 import json
 from collections.abc import Callable, Iterator
-from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 from prefine.data.compression import opened
 from prefine.data.layouts.protocol import SourceRow, show
 from prefine.errors import DataError
+from prefine.lazy import imported
 
 Format = Literal["jsonl", "json", "csv", "parquet", "arrow"]
 FORMATS: tuple[Format, ...] = get_args(Format)
@@ -157,6 +157,5 @@ def rows_of(path: Path, format: Format) -> Iterator[SourceRow]:
     Raises:
         DataError: It is not of this format, or a row is not an object.
     """
-    module, _, name = READERS[format].partition(":")
-    reader: Callable[[Path], Iterator[SourceRow]] = getattr(import_module(module), name)
+    reader: Callable[[Path], Iterator[SourceRow]] = imported(READERS[format])
     return reader(path)

@@ -16,6 +16,11 @@ if TYPE_CHECKING:
     from prefine.calls.protocol import Batch, Call, Failure
 
 
+def label_of(path: str) -> str:
+    """Return what a model of this folder or hub name is called, if it is given no other label."""
+    return path.rstrip("/").rsplit("/", 1)[-1]
+
+
 class PromptTooLong(DataError):
     """A prompt and its answer do not fit into the model; such a prompt is set aside and counted."""
 

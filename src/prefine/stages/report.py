@@ -11,6 +11,7 @@ from prefine.config.base import Component
 from prefine.config.checking import listed
 from prefine.config.sections import ITEM_ENTRIES, RunConfig
 from prefine.errors import DataError
+from prefine.models.protocol import label_of
 from prefine.records import Manifest, Record
 from prefine.report.data import (
     AnswerExample,
@@ -171,8 +172,8 @@ def training_values(config: RunConfig, run: RunView) -> dict[str, Any]:
 
 def _named(policy: Component) -> str:
     """The label of a model that is not loaded here, as its backend would choose it."""
-    path = str(policy.options.get("path") or policy.name)
-    return str(policy.options.get("label") or path.rstrip("/").rsplit("/", 1)[-1])
+    options = policy.options
+    return str(options.get("label") or label_of(str(options.get("path") or policy.name)))
 
 
 def _summary(name: str, manifest: Manifest, config: RunConfig, folder: Path) -> StageSummary:

@@ -18,7 +18,7 @@ _LOOKING_SHARE = 5
 _OPEN_RUNS = 2
 """Runs whose facts are kept in memory."""
 _PATIENCE_S = 10.0
-"""How long a page waits for its prompt, while the run is read for the first time or again."""
+"""A page waits so long for its prompt, while the run is read for the first time or again."""
 
 
 class OpenRun:

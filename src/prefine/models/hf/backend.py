@@ -35,6 +35,7 @@ from prefine.models.protocol import (
     Reply,
     SampleRequest,
     Samples,
+    label_of,
 )
 from prefine.records import Completion, Message, Prompt, content_hash
 
@@ -81,7 +82,7 @@ class HfModel:
         self.path = path
         self.dtype = dtype
         self.batch_rows = batch_rows
-        self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
+        self.label = label or label_of(path)
         self._device = device
         self._chat_template, self._system, self._date = chat_template, system, date
         self.notes: tuple[str, ...] = ()

@@ -29,6 +29,7 @@ from prefine.models.protocol import (
     SampleRequest,
     Samples,
     decoding_settings,
+    label_of,
 )
 from prefine.models.served.engines import ENGINES, EngineName, PromptsAs, flag_of
 from prefine.models.served.fleet import Fleet
@@ -137,7 +138,7 @@ class ServedModel:
                 "give the template to the server"
             )
         self.path = path
-        self.label = label or path.rstrip("/").rsplit("/", 1)[-1]
+        self.label = label or label_of(path)
         self._asking = Asking(
             concurrency=concurrency or ENGINES[engine].concurrency,
             timeout_s=timeout_s,

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import cache, partial
-from importlib import import_module
 from types import MappingProxyType
 from typing import Any, cast
 
@@ -10,6 +9,7 @@ from prefine.config.base import Component
 from prefine.config.sections import ITEM_ENTRIES
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError
+from prefine.lazy import imported
 from prefine.losses.facts import bare, losses_within, parts_of, relations_in
 from prefine.losses.kinds import by_kind
 from prefine.losses.protocol import LossFunction, Reads
@@ -38,8 +38,7 @@ def named_relation(reads: Reads, items: Reads = "pairs") -> ItemKind:
 
         return RewardItems(named_relation(items))
     home, options = _HOMES[reads]
-    module, _, name = home.partition(":")
-    made: ItemKind = getattr(import_module(f"prefine.training.relations.{module}"), name)(**options)
+    made: ItemKind = imported(f"prefine.training.relations.{home}")(**options)
     return made
 
 
