@@ -13,14 +13,8 @@ from prefine.calls.protocol import Batch, Call, Failure
 from prefine.config.sections import Decoding
 from prefine.errors import ConfigError
 from prefine.models.hf.generation import Drawn, draw, first_token_logps, uniforms
-from prefine.models.hf.open_rows import (
-    PaddedPrompts,
-    ReadPrompts,
-    Way,
-    padded_length,
-    way_of,
-)
-from prefine.models.hf.smaller_batches import SmallerBatches
+from prefine.models.hf.open_rows import WAYS, ReadPrompts, Way, padded_length
+from prefine.models.hf.smaller_batches import fastest_way
 from prefine.models.protocol import Reply, SampleRequest, decoding_settings
 from prefine.records import Completion, Message, Prompt, Usage, content_hash
 
@@ -206,13 +200,11 @@ class Sampler:
 
     @cached_property
     def _way(self) -> Way:
-        model = self._backend.model
-        way = way_of(model, self._pad_id)
-        if way is PaddedPrompts:
-            return partial(PaddedPrompts, smaller=SmallerBatches(model, self._pad_id))
-        self._backend.note(
-            f"{self._backend.label} reads prompts one by one: padding changes its answers"
-        )
+        way = fastest_way(self._backend.model, self._pad_id)
+        if way in WAYS[1:]:
+            self._backend.note(
+                f"{self._backend.label} reads prompts one by one: padding changes its answers"
+            )
         return way
 
     def _text(self, token_ids: Sequence[int]) -> str:

@@ -1,16 +1,33 @@
 """Sizes to which a batch of open rows may shrink, so that no bit of a row changes."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from prefine.models.hf.open_rows import PaddedPrompts, PaddedRows
+from prefine.models.hf.one_token_attention import attend_by_products
+from prefine.models.hf.open_rows import PaddedPrompts, PaddedRows, Way, way_of
 
 _LANES = 16
 """Numbers of four bytes that the widest vector registers hold."""
 _PARTS = 8
+
+
+def fastest_way(model: Any, pad_id: int) -> Way:
+    """Make a model ready to continue rows, and return the fastest way to do so.
+
+    Args:
+        model: A causal language model of transformers, in eval mode; on a CPU it attends by
+            products from here on.
+        pad_id: Token for padding.
+    """
+    attend_by_products(model)
+    way = way_of(model, pad_id)
+    if way is PaddedPrompts:
+        return partial(PaddedPrompts, smaller=SmallerBatches(model, pad_id))
+    return way
 
 
 class SmallerBatches:

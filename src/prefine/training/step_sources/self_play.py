@@ -15,8 +15,8 @@ from prefine.config.base import Share
 from prefine.config.training import TrainConfig
 from prefine.errors import ConfigError, DataError
 from prefine.models.hf.generation import draw
-from prefine.models.hf.open_rows import PaddedPrompts, Way, way_of
-from prefine.models.hf.smaller_batches import SmallerBatches
+from prefine.models.hf.open_rows import Way
+from prefine.models.hf.smaller_batches import fastest_way
 from prefine.training.distributed import processes
 from prefine.training.items import Ids
 from prefine.training.reference.prepare import PreparedItems
@@ -155,9 +155,7 @@ class SelfPlay:
         self._policy, self._average = policy, Follower(policy)
         model = self._average.model
         # Found with the initial weights, so that a resumed training goes the same way.
-        way = way_of(model, self._stop)
-        smaller = SmallerBatches(model, self._stop)
-        self._way = partial(PaddedPrompts, smaller=smaller) if way is PaddedPrompts else way
+        self._way = fastest_way(model, self._stop)
 
     def next(self, step: int) -> StepItems:
         """Move the average and the reference, rewrite answers, and draw pairs of the buffer."""
