@@ -4,6 +4,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.base import Component
+from prefine.config.filled import GIVEN
 from prefine.config.named import outer_components
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
@@ -206,8 +207,7 @@ def _check_components(
             asked: Any = _judge(component, where)
             model, path = getattr(asked, "model", None), f"{where}.model"
         else:
-            given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
-            made = component.resolve(kind, where=where, given=given)
+            made = component.resolve(kind, where=where, given=GIVEN.get(kind, ()))
             if kind not in ("backend", "bridger"):
                 continue
             asked = model = made()
