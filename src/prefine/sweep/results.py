@@ -131,7 +131,7 @@ def results(sweep: Sweep) -> SweepResult:
     hills: tuple[Hill, ...] = ()
     growing: tuple[Growth, ...] = ()
     if len(prompts) >= 4 and len(sweep.names) >= 2:
-        best = best_of_many("win_rate", table, scale=100, unit="%")
+        best = best_of_many("win_rate", table, scale=100, unit="%", bounds=(0, 1))
         hills = tuple(_hills(sweep.config.settings, table.mean(2)))
         sizes = np.array([one.items for one in read], dtype=np.float64).reshape(table.shape[:2])
         growing = tuple(growths(sweep.config.settings, table.mean(2), sizes))
@@ -180,7 +180,9 @@ def _gold_score(outcome: Mapping[str, Any]) -> float:
 
 
 def _win_rate(name: str, table: Array) -> MetricValue:
-    return mean_over_seeds(name, table, scale=100, unit="%" if name == "win_rate" else "points")
+    if name == "win_rate":
+        return mean_over_seeds(name, table, scale=100, unit="%", bounds=(0, 1))
+    return mean_over_seeds(name, table, scale=100, unit="points", bounds=(-1, 1))
 
 
 def _over_seeds(name: str, values: Sequence[float | None]) -> MetricValue | None:

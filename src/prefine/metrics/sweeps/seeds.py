@@ -6,12 +6,20 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.values import finite_values
+from prefine.metrics.statistics.intervals import score_interval
+from prefine.metrics.statistics.values import Array, finite_values, refuse
 from prefine.records import MetricValue
+
+Bounds = tuple[float, float]
 
 
 def mean_over_seeds(
-    name: str, values: npt.ArrayLike, *, scale: float = 1.0, unit: str = ""
+    name: str,
+    values: npt.ArrayLike,
+    *,
+    scale: float = 1.0,
+    unit: str = "",
+    bounds: Bounds | None = None,
 ) -> MetricValue:
     """The mean of values [seeds, prompts], such as paired differences of two settings.
 
@@ -21,21 +29,34 @@ def mean_over_seeds(
     Satterthwaite. With one seed it says nothing about other seeds; with one prompt there is no
     interval.
 
+    With `bounds` the interval never leaves them: it is `score_interval` for one seed, and for more
+    the means mu with (mean - mu)^2 <= t^2 V(mu), where V is the variance at the mean, and shrinks
+    towards the bounds as that of a binomial does. Values that are all the same have an interval,
+    too.
+
     Args:
         name: Name of the metric.
         values: [S, P], the same prompts in the same order for every seed.
         scale: Factor of the values, such as 100 for percentages.
         unit: Their unit.
+        bounds: The lowest and the highest value that is possible, such as (0, 1) for wins.
 
     Returns: `n` is the number of prompts.
 
     Raises:
-        ValueError: There is no value, or one is not finite.
-    Source: the two-way random-effects analysis of variance; Satterthwaite (1946).
+        ValueError: There is no value, or one is not finite or outside its bounds.
+    Source: the two-way random-effects analysis of variance; Satterthwaite (1946); Wilson (1927)
+        for bounds, with the variance of clusters in place of the binomial one.
     """
     from scipy.special import stdtrit
 
-    table = finite_values(values, name=name, ndim=2) * scale
+    table = finite_values(values, name=name, ndim=2)
+    if bounds is not None:
+        low, high = bounds
+        outside = (table < low) | (table > high)
+        refuse(outside, table, f"must be in [{low:g}, {high:g}]", name=name)
+    table = table * scale
+    ends = None if bounds is None else (scale * bounds[0], scale * bounds[1])
     seeds, prompts = table.shape
     mean = float(table.mean())
     by_seed, by_prompt = table.mean(1), table.mean(0)
@@ -55,11 +76,33 @@ def mean_over_seeds(
         freedom.append(of_rest**2 / degrees)
     error = math.sqrt(variance)
     interval = None
-    if error > 0:
+    if ends is not None and (seeds == 1 or error == 0):
+        low, high = ends
+        shares = np.clip((by_prompt - low) / (high - low), 0, 1)  # rounding may leave [0, 1]
+        first, last = score_interval(shares)
+        interval = (low + (high - low) * first, low + (high - low) * last)
+    elif error > 0:
         half = float(stdtrit(max(1.0, variance**2 / sum(freedom)), 0.975)) * error
-        interval = (mean - half, mean + half)
+        interval = (mean - half, mean + half) if ends is None else _inside(mean, half, ends)
     return MetricValue(
         name=name, value=mean, standard_error=error, interval=interval, n=prompts, unit=unit
+    )
+
+
+def _inside(mean: float, half: float, bounds: Bounds) -> Bounds:
+    """The means whose own distance, half a width that shrinks towards the bounds, reaches `mean`.
+
+    These are the mu with (mean - mu)^2 <= half^2 V(mu) / V(mean), V(mu) = (mu - low) (high - mu).
+    """
+    low, high = bounds
+    share = (mean - low) / (high - low)
+    room = share * (1 - share)
+    spread = (half / (high - low)) ** 2 / room
+    middle = (share + spread / 2) / (1 + spread)
+    reach = math.sqrt(spread * room + spread**2 / 4) / (1 + spread)
+    return (
+        low + (high - low) * max(middle - reach, 0.0),
+        low + (high - low) * min(middle + reach, 1.0),
     )
 
 
@@ -77,7 +120,13 @@ class BestOfMany(NamedTuple):
 
 
 def best_of_many(
-    name: str, scores: npt.ArrayLike, *, seed: int = 0, scale: float = 1.0, unit: str = ""
+    name: str,
+    scores: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    unit: str = "",
+    bounds: Bounds | None = None,
 ) -> BestOfMany:
     """The setting with the highest mean, and its score on prompts that have not chosen it.
 
@@ -90,9 +139,11 @@ def best_of_many(
         seed: Seed of the cut.
         scale: Factor of the values.
         unit: Their unit.
+        bounds: As for `mean_over_seeds`.
 
     Raises:
-        ValueError: There are fewer than four prompts, or a value is not finite.
+        ValueError: There are fewer than four prompts, or a value is not finite or outside its
+            bounds.
     Source: sample splitting, Cox (1975), "A note on data-splitting for the evaluation of
         significance levels".
     """
@@ -106,9 +157,8 @@ def best_of_many(
     choosing, scoring = order[::2], order[1::2]
     best = int(table.mean(axis=(1, 2)).argmax())
     chosen = int(table[:, :, choosing].mean(axis=(1, 2)).argmax())
-    return BestOfMany(
-        best,
-        mean_over_seeds(name, table[best], scale=scale, unit=unit),
-        chosen,
-        mean_over_seeds(name, table[chosen][:, scoring], scale=scale, unit=unit),
-    )
+
+    def mean(values: Array) -> MetricValue:
+        return mean_over_seeds(name, values, scale=scale, unit=unit, bounds=bounds)
+
+    return BestOfMany(best, mean(table[best]), chosen, mean(table[chosen][:, scoring]))
