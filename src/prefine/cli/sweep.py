@@ -38,8 +38,9 @@ def sweep(
     from prefine.atomic import write_text
     from prefine.models.hf.loading import visible_gpus
     from prefine.sweep.page import page
-    from prefine.sweep.results import lines_of, results
+    from prefine.sweep.results import results
     from prefine.sweep.run import check_all, run_trials
+    from prefine.sweep.text import lines_of
     from prefine.sweep.trials import read_trials
 
     refuse_several("prefine sweep")

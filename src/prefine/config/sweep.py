@@ -22,7 +22,8 @@ class SweepConfig(Section):
 
     Both together are one list of settings. Each runs once for every seed, which is written to the
     paths of `seed_paths`. `baseline` names the setting that others are compared with, by some or
-    all of its values; without it, that is the first.
+    all of its values; where several settings have these, each setting is compared with the one of
+    them that agrees with it in all other paths. Without a baseline, that is the first setting.
     """
 
     grid: dict[Path_, Values] = Field(default_factory=dict)
@@ -40,8 +41,7 @@ class SweepConfig(Section):
             raise ValueError(f"the setting {repeated} is there twice; take one out")
         if self.seeds is not None and len(set(self.seeds)) < len(self.seeds):
             raise ValueError("a seed is there twice; take one out")
-        if not any(self._is_baseline(one) for one in self.settings):
-            raise ValueError(f"baseline: no setting has {json.dumps(self.baseline)}")
+        _ = self.baselines
         return self
 
     @property
@@ -52,12 +52,43 @@ class SweepConfig(Section):
         return (*grid, *self.list)
 
     @property
-    def baseline_index(self) -> int:
-        """The place of the baseline among the settings."""
-        return next(i for i, one in enumerate(self.settings) if self._is_baseline(one))
+    def baselines(self) -> tuple[int, ...]:
+        """The place among the settings of each setting's baseline; that of a baseline is its own.
 
-    def _is_baseline(self, setting: Setting) -> bool:
-        return self.baseline.items() <= setting.items()
+        Raises:
+            ValueError: No setting has the values of `baseline`, or all have; or several have, and
+                not exactly one of them agrees with another setting in all other paths.
+        """
+        settings = self.settings
+        if not self.baseline:
+            return (0,) * len(settings)
+        fitting = [i for i, one in enumerate(settings) if self.baseline.items() <= one.items()]
+        if not fitting:
+            raise ValueError(f"baseline: no setting has {json.dumps(self.baseline)}")
+        if len(fitting) == 1:
+            return (fitting[0],) * len(settings)
+        if len(fitting) == len(settings):
+            raise ValueError(
+                f"baseline: {json.dumps(self.baseline)} fits every setting, so that none is left "
+                f"to compare: {', '.join(map(json.dumps, settings))}; name more values in it"
+            )
+        found = []
+        for index, setting in enumerate(settings):
+            agreeing = [i for i in fitting if self._others(settings[i]) == self._others(setting)]
+            if index not in fitting and len(agreeing) != 1:
+                several = ", ".join(json.dumps(settings[i]) for i in agreeing or fitting)
+                raise ValueError(
+                    f"baseline: {json.dumps(self.baseline)} fits several settings, and "
+                    f"{'more than one' if agreeing else 'none'} of them agrees with "
+                    f"{json.dumps(setting)} in the other paths: {several}; name more values in the "
+                    "baseline, so that it fits one, or give every setting the same paths"
+                )
+            found.append(index if index in fitting else agreeing[0])
+        return tuple(found)
+
+    def _others(self, setting: Setting) -> Setting:
+        """The values of a setting at paths that the baseline does not name."""
+        return {path: value for path, value in setting.items() if path not in self.baseline}
 
 
 def read_sweep(values: dict[str, Any], *, where: str) -> SweepConfig:

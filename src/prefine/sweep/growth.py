@@ -72,21 +72,5 @@ def is_of(growth: Growth, values: Setting) -> bool:
     return FRACTION in values and _others(values) == growth.others
 
 
-def growth_words(growth: Growth) -> str:
-    """Return the end of a curve in words, with its interval."""
-    among = ", ".join(f"{path} {json.dumps(value)}" for path, value in growth.others.items())
-    start = f"more data{f' with {among}' if among else ''}:"
-    low, high = ("no end" if end is None else f"{end:.1f}" for end in growth.interval)
-    if not growth.identified:
-        return (
-            f"{start} a limit of the win rate is not identified [{low}, {high}] %: the results fit "
-            "one that is as far away as you like"
-        )
-    return (
-        f"{start} the win rate goes towards {growth.limit:.1f} [{low}, {high}] %, as "
-        f"{growth.limit:.1f} - {growth.factor:.3g} n^-{growth.power:.2g}"
-    )
-
-
 def _others(setting: Setting) -> dict[str, JsonValue]:
     return {path: value for path, value in setting.items() if path != FRACTION}

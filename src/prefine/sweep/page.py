@@ -1,21 +1,28 @@
 """The page of a sweep: its table, win rate against held-out fall, and the hills."""
 
 from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 from markupsafe import Markup
 
 from prefine.records import MetricValue
 from prefine.report.html import html_page
 from prefine.report.svg import Scale, axes, dot, element, lettering, path, picture, ticks
-from prefine.sweep.growth import Growth, growth_words, is_of
+from prefine.sweep.growth import Growth, is_of
 from prefine.sweep.results import (
     Hill,
     SettingResult,
     SweepResult,
-    hill_words,
     number_at,
     place_of,
-    with_error,
+)
+from prefine.sweep.text import (
+    baseline_words,
+    growth_words,
+    hill_words,
+    name_words,
+    rows_of,
+    setting_words,
     with_interval,
 )
 
@@ -23,21 +30,35 @@ _WIDTH, _HEIGHT = 620, 380
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 18, 30, 50
 
 
+class Picture(NamedTuple):
+    """A drawing with its title, and a sentence on the curve in it, or nothing."""
+
+    title: str
+    drawing: Markup
+    caption: str = ""
+
+
 def page(result: SweepResult, title: str) -> str:
     """Return the page; the same result gives the same text."""
-    return html_page(
-        "sweep",
-        title=title,
-        result=result,
-        pictures=pictures(result),
-        figure=with_interval,
-        spread=with_error,
-        hill_words=hill_words,
-        growth_words=growth_words,
-    )
+    return html_page("sweep", title=title, **shown(result))
 
 
-def pictures(result: SweepResult) -> list[Markup]:
+def shown(result: SweepResult) -> dict[str, Any]:
+    """Return what templates show of a sweep."""
+    heading, *rows = rows_of(result)
+    return {
+        "sweep": result,
+        "heading": heading,
+        "rows": rows,
+        "baseline": baseline_words(result),
+        "best": name_words(result, result.best) if result.best else "",
+        "best_on_half": name_words(result, result.best_on_half) if result.best_on_half else "",
+        "best_score": with_interval(result.best_score),
+        "pictures": pictures(result),
+    }
+
+
+def pictures(result: SweepResult) -> list[Picture]:
     """Return the pictures of a sweep: win rate against fall, hills, and over the items."""
     return [
         *_frontier(result),
@@ -46,23 +67,17 @@ def pictures(result: SweepResult) -> list[Markup]:
     ]
 
 
-def _frontier(result: SweepResult) -> list[Markup]:
+def _frontier(result: SweepResult) -> list[Picture]:
     """Win rate against the fall of held-out answers, a dot for each setting that has both."""
-    shown = [one for one in result.settings if one.win_rate and one.held_out_fall]
-    if len(shown) < 2:
+    found = [one for one in result.settings if one.win_rate and one.held_out_fall]
+    if len(found) < 2:
         return []
-    points = [(_value(one.held_out_fall), one) for one in shown]
-    return [
-        _plot(
-            result,
-            points,
-            "Fall of held-out chosen answers [nats]",
-            f"Win rate against held-out fall of {len(points)} settings",
-        )
-    ]
+    points = [(_value(one.held_out_fall), one) for one in found]
+    title = "Win rate against held-out fall"
+    return [Picture(title, _plot(result, points, "Fall of held-out chosen answers [nats]", title))]
 
 
-def _hill(result: SweepResult, hill: Hill) -> Markup:
+def _hill(result: SweepResult, hill: Hill) -> Picture:
     """Win rate over one setting, with the parabola."""
     points = [
         (place_of(value, log=hill.log), one)
@@ -77,14 +92,21 @@ def _hill(result: SweepResult, hill: Hill) -> Markup:
         def curve(x: float) -> float:
             return a + b * x + c * x * x
 
-    return _plot(result, points, name, f"Win rate over {hill.path}", curve=curve)
+    title = f"Win rate over {hill.path}"
+    return Picture(title, _plot(result, points, name, title, curve), _sentence(hill_words(hill)))
 
 
-def _growth(result: SweepResult, growth: Growth) -> Markup:
+def _growth(result: SweepResult, growth: Growth) -> Picture:
     """Win rate over the number of items trained on, with the curve towards its limit."""
     points = [(one.items, one) for one in result.settings if is_of(growth, one.values)]
-    label = f"Win rate over the items trained on; {growth_words(growth)}"
-    return _plot(result, points, "Items trained on", label, curve=growth.at)
+    among = setting_words(result, growth.others)
+    title = f"Win rate over the items trained on{f'; {among}' if among else ''}"
+    drawing = _plot(result, points, "Items trained on", title, growth.at)
+    return Picture(title, drawing, _sentence(growth_words(result, growth)))
+
+
+def _sentence(words: str) -> str:
+    return f"{words[0].upper()}{words[1:]}.".replace(" %", "\N{NO-BREAK SPACE}%")
 
 
 def _plot(
@@ -107,16 +129,15 @@ def _plot(
             marks.append(element("path", d=path(inside), class_="curve chosen"))
     for x, one in points:
         low, high = _ends(one)
-        kind = "down" if one.name == result.best else "after"
-        if one.name == result.baseline:
-            kind = "before"
         bar = element("path", d=path([(across(x), up(low)), (across(x), up(high))]), class_="bar")
-        words = f"{one.name}: {with_interval(one.win_rate)} %"
-        marks.append(
-            element(
-                "g", bar, dot(kind, across(x), up(_value(one.win_rate)), 5), element("title", words)
-            )
-        )
+        at = across(x), up(_value(one.win_rate))
+        is_baseline = one.name == result.baseline_of(one)
+        dots = [dot("before" if is_baseline else "after", *at, 5)]
+        if one.name == result.best:
+            # Inside a baseline's ring, over any other dot.
+            dots.append(dot("down", *at, 3 if is_baseline else 5))
+        words = f"{setting_words(result, one.values)}; {with_interval(one.win_rate)} %"
+        marks.append(element("g", bar, *dots, element("title", words)))
     return picture(
         "plot",
         label,

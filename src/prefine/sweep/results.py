@@ -17,7 +17,7 @@ from prefine.metrics.sweeps.seeds import BestOfMany, best_of_many, mean_over_see
 from prefine.metrics.win_rates.win_rates import win_of
 from prefine.records import MetricValue, Record
 from prefine.run.view import RunView
-from prefine.sweep.growth import FRACTION, Growth, growth_words, growths
+from prefine.sweep.growth import FRACTION, Growth, growths
 from prefine.sweep.trials import Sweep, Trial
 
 _DECADE = 10
@@ -27,8 +27,9 @@ _DECADE = 10
 class SettingResult(Record):
     """One setting over its seeds.
 
-    `win_rate` is against the baseline of the evaluation, in %; `difference` is that to the sweep's
-    own baseline in points, on the same prompts and seeds. `items` is how many it was trained on, on
+    `win_rate` is against the baseline of the evaluation, in %; `difference` is that to the setting
+    called `baseline` in points, on the same prompts and seeds, and None where that is the setting
+    itself. `items` is how many it was trained on, on
     average over seeds. `fall` is that of the chosen answers
     trained on, `held_out_fall` of those held out, in nats; their uncertainty is that over seeds.
     """
@@ -37,6 +38,7 @@ class SettingResult(Record):
     values: dict[str, JsonValue]
     seeds: tuple[int | None, ...]
     items: float
+    baseline: str | None = None
     win_rate: MetricValue | None = None
     difference: MetricValue | None = None
     fall: MetricValue | None = None
@@ -60,6 +62,7 @@ class Hill(Record):
 class SweepResult(Record):
     """A sweep in figures.
 
+    `baseline` is the setting that others are compared with: the first one, where there are several.
     `best` is the setting with the highest mean; its mean is too high, as it was chosen for its
     luck, too. `best_score` is the win rate on half of the prompts of the setting that is best on
     the other half, `best_on_half`.
@@ -75,6 +78,10 @@ class SweepResult(Record):
     hills: tuple[Hill, ...] = ()
     growths: tuple[Growth, ...] = ()
     notes: tuple[str, ...] = ()
+
+    def baseline_of(self, setting: SettingResult) -> str:
+        """The name of the setting that this one is compared with; its own for a baseline."""
+        return setting.baseline or self.baseline
 
 
 class _Read(NamedTuple):
@@ -107,9 +114,10 @@ def results(sweep: Sweep) -> SweepResult:
         notes.append("one seed: the intervals say nothing about other seeds")
     table = np.array([[one.scores[prompt] for prompt in prompts] for one in read])
     table = table.reshape(len(sweep.names), len(seeds), len(prompts))
-    base = sweep.config.baseline_index
+    baselines = sweep.config.baselines
     found = []
     for index, (name, values) in enumerate(zip(sweep.names, sweep.config.settings, strict=True)):
+        base = baselines[index]
         mine = [one for one in read if one.trial.setting == index]
         found.append(
             SettingResult(
@@ -117,6 +125,7 @@ def results(sweep: Sweep) -> SweepResult:
                 values=dict(values),
                 seeds=tuple(seeds),
                 items=fmean(one.items for one in mine),
+                baseline=sweep.names[base],
                 win_rate=_win_rate("win_rate", table[index]) if prompts else None,
                 difference=(
                     _win_rate("difference", table[index] - table[base])
@@ -138,7 +147,7 @@ def results(sweep: Sweep) -> SweepResult:
     return SweepResult(
         scored_by=next(iter(kinds)),
         prompts=len(prompts),
-        baseline=sweep.names[base],
+        baseline=sweep.names[min(baselines)],
         settings=tuple(found),
         best=best and sweep.names[best.best],
         best_on_half=best and sweep.names[best.chosen],
@@ -257,63 +266,3 @@ def number_at(values: Setting, path: str) -> float | None:
 def place_of(value: float, *, log: bool) -> float:
     """Where a value lies on the axis of a hill."""
     return math.log10(value) if log else value
-
-
-def lines_of(result: SweepResult) -> list[str]:
-    """The result as lines to print."""
-    width = max(len("setting"), *(len(one.name) for one in result.settings))
-    scored = "" if result.scored_by is None else f"win rate by {result.scored_by} [%]"
-    # How many items there were to train on is shown where settings differ in it.
-    counted = len({one.items for one in result.settings}) > 1
-    lines = [
-        f"{'setting':<{width}}  {scored:<26}  {'difference [points]':<24}  "
-        f"{'held-out fall':>13}  {'fall [nats]':>11}{'  items' if counted else ''}"
-    ]
-    for one in result.settings:
-        is_base = one.name == result.baseline
-        difference = "baseline" if is_base else with_interval(one.difference)
-        lines.append(
-            f"{one.name:<{width}}  {with_interval(one.win_rate):<26}  {difference:<24}  "
-            f"{with_error(one.held_out_fall):>13}  {with_error(one.fall):>11}"
-            f"{f'{one.items:>7,.0f}' if counted else ''}"
-        )
-    lines.append("")
-    if result.best_score is not None:
-        naive = next(one.win_rate for one in result.settings if one.name == result.best)
-        lines.append(f"best of {len(result.settings)}: {result.best}, {with_interval(naive)} %")
-        lines.append(
-            "  on prompts that have not chosen it: "
-            f"{result.best_on_half}, {with_interval(result.best_score)} %"
-        )
-    for hill in result.hills:
-        lines.append(f"{hill.path}: {hill_words(hill)}")
-    lines += map(growth_words, result.growths)
-    return [*(line.rstrip() for line in lines), *(f"note: {note}" for note in result.notes)]
-
-
-def hill_words(hill: Hill) -> str:
-    """Return the top of a hill in words, with its interval."""
-    if hill.top is None:
-        return "the win rates show no top: a parabola through them opens upwards"
-    words = f"the top of a parabola through the win rates is at {hill.top:.3g}"
-    if hill.interval is None:
-        return f"{words}, and they do not exclude that there is none"
-    low, high = (("no end" if end is None else f"{end:.3g}") for end in hill.interval)
-    return f"{words} [{low}, {high}]"
-
-
-def with_interval(value: MetricValue | None) -> str:
-    """A value with its interval; nothing where there is none."""
-    if value is None:
-        return ""
-    if value.interval is None:
-        return f"{value.value:.1f}"
-    return f"{value.value:.1f} [{value.interval[0]:.1f}, {value.interval[1]:.1f}]"
-
-
-def with_error(value: MetricValue | None) -> str:
-    """A value with its standard error; nothing where there is none."""
-    if value is None:
-        return ""
-    error = "" if value.standard_error is None else f" ± {value.standard_error:.2f}"
-    return f"{value.value:.2f}{error}"

@@ -85,14 +85,10 @@ def _names(settings: Sequence[Setting]) -> tuple[str, ...]:
     Raises:
         ConfigError: Two settings would share a folder.
     """
-    words = {path: path.rsplit(".", 1)[-1] for setting in settings for path in setting}
-    shared = {word for word, count in Counter(words.values()).items() if count > 1}
+    words = path_words(settings)
     names = []
     for setting in settings:
-        parts = [
-            f"{path if words[path] in shared else words[path]}={_text(value)}"
-            for path, value in setting.items()
-        ]
+        parts = [f"{words[path]}={_text(value)}" for path, value in setting.items()]
         names.append(re.sub(r"[^\w.=+-]+", "-", "-".join(parts)).strip("-")[:_LONGEST_NAME])
     if repeated := next((name for name in names if names.count(name) > 1), None):
         raise ConfigError(
@@ -100,6 +96,13 @@ def _names(settings: Sequence[Setting]) -> tuple[str, ...]:
             "module:attribute, or vary fewer options at once"
         )
     return tuple(names)
+
+
+def path_words(settings: Sequence[Setting]) -> dict[str, str]:
+    """The last word of each path of the settings; the whole path where two end in one word."""
+    words = {path: path.rsplit(".", 1)[-1] for setting in settings for path in setting}
+    counts = Counter(words.values())
+    return {path: word if counts[word] == 1 else path for path, word in words.items()}
 
 
 def _text(value: JsonValue) -> str:

@@ -21,7 +21,8 @@ from prefine.run.config_changes import differing_settings, with_new_defaults
 from prefine.run.tables import parse
 from prefine.run.view import RunView
 from prefine.stages.report import report_data
-from prefine.sweep.results import SweepResult, with_interval
+from prefine.sweep.results import SweepResult
+from prefine.sweep.text import name_words, with_interval
 from prefine.view.index import PromptIndex
 from prefine.view.loading import JUDGED
 from prefine.view.places import RunPlace
@@ -185,9 +186,8 @@ def _headline_of_parts(place: RunPlace) -> Headline | None:
         if sweep.best_score is None:
             return Headline("unknown", settings)
         on_others = f"on prompts that have not chosen it, {with_interval(sweep.best_score)} %"
-        return Headline(
-            "unknown", f"{settings}; the best is {sweep.best_on_half}", f"({on_others})"
-        )
+        best = name_words(sweep, sweep.best_on_half)
+        return Headline("unknown", f"{settings}; the best is {best}", f"({on_others})")
     walked = rounds_result(place.path)
     if walked is None or not walked.rounds:
         return None

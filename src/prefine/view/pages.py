@@ -14,9 +14,7 @@ from prefine.report.text import plural
 from prefine.rounds.page import pictures as rounds_pictures
 from prefine.rounds.results import rows_of as rounds_rows
 from prefine.run.view import RunView
-from prefine.sweep.growth import growth_words
-from prefine.sweep.page import pictures as sweep_pictures
-from prefine.sweep.results import hill_words, with_error, with_interval
+from prefine.sweep.page import shown as shown_sweep
 from prefine.view.chart_data import charts, figure
 from prefine.view.choices import choices
 from prefine.view.compared import compared
@@ -79,14 +77,7 @@ def run(viewer: Viewer, request: Request) -> Values:
     }
     if place.kind == "sweep":
         result = sweep_result(place.path)
-        values |= {
-            "sweep": result,
-            "pictures": sweep_pictures(result) if result else [],
-            "figure": with_interval,
-            "spread": with_error,
-            "hill_words": hill_words,
-            "growth_words": growth_words,
-        }
+        values |= shown_sweep(result) if result else {}
     elif place.kind == "rounds":
         walked = rounds_result(place.path)
         heading, *table = rounds_rows(walked) if walked else ((),)
