@@ -9,6 +9,7 @@ import argparse
 from collections.abc import Callable
 
 import numpy as np
+from scipy.special import ndtr
 
 from line import Line
 from prefine.metrics import best_of_many, mean_over_seeds, quadratic_optimum, saturation
@@ -29,6 +30,22 @@ def differences(seeds: int, of_seed: float, of_prompt: float, of_rest: float) ->
             + rng.normal(0, of_rest, (seeds, 300))
         )
         found = mean_over_seeds("difference", table)
+        return found.value, found.interval
+
+    return draw
+
+
+def win_rate(seeds: int, mean: float) -> Draw:
+    """Win rates of 100 prompts: seeds and prompts differ, around the mean; between 0 and 1."""
+
+    def draw(rng: np.random.Generator) -> tuple[float, Interval]:
+        rates = rng.beta(100 * mean, 100 * (1 - mean), (seeds, 1))
+        of_prompt, of_rest = (
+            rng.normal(0, 0.3**0.5, (1, 100)),
+            rng.normal(0, 0.7**0.5, (seeds, 100)),
+        )
+        won = (ndtr(of_prompt + of_rest) < rates).astype(float)
+        found = mean_over_seeds("win_rate", won, within=(0, 1))
         return found.value, found.interval
 
     return draw
@@ -75,6 +92,8 @@ def main() -> None:
         ("difference, 3 seeds that differ little", 0.03, differences(3, 0.005, 0.3, 0.3)),
         ("difference, 5 seeds that differ much", 0.03, differences(5, 0.05, 0.3, 0.3)),
         ("difference, 1 seed", 0.03, differences(1, 0.0, 0.3, 0.3)),
+        ("win rate of 50 %, 3 seeds", 0.5, win_rate(3, 0.5)),
+        ("win rate of 95 %, 3 seeds", 0.95, win_rate(3, 0.95)),
         ("best of 12 equal settings", 0.5, equals),
         ("top of a hill, little noise", 1.7, hill(1.0)),
         ("top of a hill, much noise", 1.7, hill(6.0)),

@@ -11,7 +11,12 @@ from prefine.records import MetricValue
 
 
 def mean_over_seeds(
-    name: str, values: npt.ArrayLike, *, scale: float = 1.0, unit: str = ""
+    name: str,
+    values: npt.ArrayLike,
+    *,
+    scale: float = 1.0,
+    unit: str = "",
+    within: tuple[float, float] | None = None,
 ) -> MetricValue:
     """The mean of values [seeds, prompts], such as paired differences of two settings.
 
@@ -21,21 +26,35 @@ def mean_over_seeds(
     Satterthwaite. With one seed it says nothing about other seeds; with one prompt there is no
     interval.
 
+    Values with a lowest and a highest one have the interval of Wilson instead, which stays between
+    them: all means mu that are at most Student's t standard errors away, where the variance at mu
+    is the estimated one times (mu - low) (high - mu) over the same of the observed mean. It is that
+    of a share of as many independent prompts as would be as uncertain.
+
     Args:
         name: Name of the metric.
         values: [S, P], the same prompts in the same order for every seed.
         scale: Factor of the values, such as 100 for percentages.
         unit: Their unit.
+        within: The lowest and the highest value there can be, before the scale; None: no ends.
 
     Returns: `n` is the number of prompts.
 
     Raises:
-        ValueError: There is no value, or one is not finite.
-    Source: the two-way random-effects analysis of variance; Satterthwaite (1946).
+        ValueError: There is no value, or one is not finite or outside `within`.
+    Source: the two-way random-effects analysis of variance; Satterthwaite (1946); Dean and Pagano
+        (2015), "Evaluating confidence interval methods for binomial proportions in clustered
+        surveys", for Wilson's interval with an effective sample size.
     """
     from scipy.special import stdtrit
 
-    table = finite_values(values, name=name, ndim=2) * scale
+    table = finite_values(values, name=name, ndim=2)
+    if within is not None and not (within[0] <= table.min() and table.max() <= within[1]):
+        raise ValueError(
+            f"{name}: values must be in [{within[0]:g}, {within[1]:g}], got {table.min():g} to "
+            f"{table.max():g}"
+        )
+    table = table * scale
     seeds, prompts = table.shape
     mean = float(table.mean())
     by_seed, by_prompt = table.mean(1), table.mean(0)
@@ -58,9 +77,23 @@ def mean_over_seeds(
     if error > 0:
         half = float(stdtrit(max(1.0, variance**2 / sum(freedom)), 0.975)) * error
         interval = (mean - half, mean + half)
+        if within is not None:
+            interval = _wilson(mean, half, within[0] * scale, within[1] * scale)
     return MetricValue(
         name=name, value=mean, standard_error=error, interval=interval, n=prompts, unit=unit
     )
+
+
+def _wilson(mean: float, half: float, low: float, high: float) -> tuple[float, float]:
+    """The means mu with (mean - mu)^2 <= half^2 (mu - low) (high - mu) / of the same at the mean.
+
+    `mean` is inside (low, high): at an end, all values are the same, and there is no interval.
+    """
+    share, ratio = (mean - low) / (high - low), half**2 / ((mean - low) * (high - mean))
+    middle = (share + ratio / 2) / (1 + ratio)
+    reach = math.sqrt(ratio * share * (1 - share) + ratio**2 / 4) / (1 + ratio)
+    ends = max(0.0, middle - reach), min(1.0, middle + reach)
+    return low + (high - low) * ends[0], low + (high - low) * ends[1]
 
 
 class BestOfMany(NamedTuple):
@@ -77,7 +110,13 @@ class BestOfMany(NamedTuple):
 
 
 def best_of_many(
-    name: str, scores: npt.ArrayLike, *, seed: int = 0, scale: float = 1.0, unit: str = ""
+    name: str,
+    scores: npt.ArrayLike,
+    *,
+    seed: int = 0,
+    scale: float = 1.0,
+    unit: str = "",
+    within: tuple[float, float] | None = None,
 ) -> BestOfMany:
     """The setting with the highest mean, and its score on prompts that have not chosen it.
 
@@ -90,9 +129,11 @@ def best_of_many(
         seed: Seed of the cut.
         scale: Factor of the values.
         unit: Their unit.
+        within: The lowest and the highest score there can be, which intervals stay between; see
+            `mean_over_seeds`.
 
     Raises:
-        ValueError: There are fewer than four prompts, or a value is not finite.
+        ValueError: There are fewer than four prompts, or a value is not finite or outside `within`.
     Source: sample splitting, Cox (1975), "A note on data-splitting for the evaluation of
         significance levels".
     """
@@ -108,7 +149,7 @@ def best_of_many(
     chosen = int(table[:, :, choosing].mean(axis=(1, 2)).argmax())
     return BestOfMany(
         best,
-        mean_over_seeds(name, table[best], scale=scale, unit=unit),
+        mean_over_seeds(name, table[best], scale=scale, unit=unit, within=within),
         chosen,
-        mean_over_seeds(name, table[chosen][:, scoring], scale=scale, unit=unit),
+        mean_over_seeds(name, table[chosen][:, scoring], scale=scale, unit=unit, within=within),
     )
