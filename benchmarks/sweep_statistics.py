@@ -40,11 +40,8 @@ def win_rate(seeds: int, mean: float) -> Draw:
 
     def draw(rng: np.random.Generator) -> tuple[float, Interval]:
         rates = rng.beta(100 * mean, 100 * (1 - mean), (seeds, 1))
-        of_prompt, of_rest = (
-            rng.normal(0, 0.3**0.5, (1, 100)),
-            rng.normal(0, 0.7**0.5, (seeds, 100)),
-        )
-        won = (ndtr(of_prompt + of_rest) < rates).astype(float)
+        hardness = rng.normal(0, 0.3**0.5, (1, 100)) + rng.normal(0, 0.7**0.5, (seeds, 100))
+        won = (ndtr(hardness) < rates).astype(float)
         found = mean_over_seeds("win_rate", won, within=(0, 1))
         return found.value, found.interval
 

@@ -27,7 +27,7 @@ def letters(prompt, text) -> dict[str, float]:
 SWEEP = {
     "grid": {"train.regularizer_weight": [0.0, 0.5], "train.loss.beta": [0.1, 0.4]},
     "seeds": [0, 1],
-    "baseline": {"train.regularizer_weight": 0.0, "train.loss.beta": 0.4},
+    "baseline": {"train.regularizer_weight": 0.0},
 }
 NAMES = [
     f"trial-beta={beta}-regularizer_weight={weight}-seed{seed}"
@@ -82,7 +82,8 @@ def test_all_trials_run_and_nothing_is_asked_twice(sweep: Place) -> None:
     assert result == json.loads(Path("run/sweep.json").read_text())
     assert result["scored_by"] == "gold"
     assert result["prompts"] == 5
-    assert result["baseline"] == "beta=0.4-regularizer_weight=0.0"
+    assert result["baseline"] == "beta=0.1-regularizer_weight=0.0"
+    rates = {one["name"]: one["win_rate"]["value"] for one in result["settings"]}
     assert [one["seeds"] for one in result["settings"]] == [[0, 1]] * 4
     for one in result["settings"]:
         mine = [
@@ -91,6 +92,14 @@ def test_all_trials_run_and_nothing_is_asked_twice(sweep: Place) -> None:
         ]
         wins = [_win(outcome) for seed in mine for outcome in seed]
         assert one["win_rate"]["value"] == pytest.approx(100 * sum(wins) / len(wins))
+        # Of each beta, both weights are compared with the weight 0.
+        beta = one["values"]["train.loss.beta"]
+        assert one["baseline"] == f"beta={beta}-regularizer_weight=0.0"
+        if one["name"] == one["baseline"]:
+            assert one["difference"] is None
+        else:
+            gap = one["win_rate"]["value"] - rates[one["baseline"]]
+            assert one["difference"]["value"] == pytest.approx(gap)
         falls = [
             json.loads((path / "train_final.json").read_text())["final"]["fall"]
             for path in sorted(Path("run").glob(f"trial-{one['name']}-seed*"))
@@ -101,7 +110,7 @@ def test_all_trials_run_and_nothing_is_asked_twice(sweep: Place) -> None:
     assert "<script" not in page
     for beta in (0.1, 0.4):
         for weight in (0.0, 0.5):
-            assert f'<th scope="row">regularizer_weight: {weight}, beta: {beta}</th>' in page
+            assert f'<th scope="row">beta: {beta}, regularizer_weight: {weight}</th>' in page
 
     before = {path: path.read_bytes() for path in Path("run").rglob("*") if path.is_file()}
     again = prefine("sweep", "run.yaml")
@@ -112,6 +121,9 @@ def test_all_trials_run_and_nothing_is_asked_twice(sweep: Place) -> None:
         path for path in after if path.name in (".lease", "manifest.json", "report.html")
     }
     assert "best of 4" in again.out
+    assert "each difference is to the setting with regularizer_weight: 0.0 and the same beta" in (
+        again.out
+    )
 
 
 def _win(outcome: dict[str, Any]) -> float:
