@@ -22,9 +22,11 @@ import prefine as package
 from command import prefine
 from prefine.config import base, rounds, sections, storage, training
 from prefine.config.components import CONFIG_PATH, TABLES, lookup, options_model
+from prefine.config.filled import GIVEN, filled_in
 from prefine.config.named import components
 from prefine.config.yaml import load
 from prefine.judging.choose import make_judge
+from prefine.run.config_changes import with_begun_defaults
 from prefine.stages.pipeline import STAGES
 from prefine.sweep.trials import read_trials
 
@@ -445,14 +447,15 @@ def test_every_committed_configuration_loads_and_round_trips(
     shown = prefine("config", "show", str(path))
     assert shown.code == 0, shown.err
     (tmp_path / "shown.yaml").write_text(shown.out, encoding="utf-8")
-    assert load(tmp_path / "shown.yaml") == config
+    again = load(tmp_path / "shown.yaml")
+    assert filled_in(again) == filled_in(config)
+    assert with_begun_defaults(again, config.resolved()).resolved() == config.resolved()
     assert yaml.safe_load(shown.out)["run_dir"] == str(config.run_dir)
     for where, kind, component in components(config):
         if kind == "judge":
             make_judge(component, where=where)
             continue
-        given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
-        component.resolve(kind, where=where, given=given)
+        component.resolve(kind, where=where, given=GIVEN.get(kind, ()))
 
 
 def test_nothing_but_configurations_and_the_modules_that_they_name_lies_in_configs() -> None:

@@ -124,3 +124,52 @@ def test_a_context_that_the_model_does_not_read_is_counted() -> None:
     reason = "a context that is no part of the prompt"
     assert pair_of(context="A passage.")[1] == {reason: 1}
     assert pair_of(context="A passage.", prompt="A passage.\n\nName a colour.")[1] == {}
+
+
+PICTURE = "a mark of a picture, video or sound that is not there"
+
+
+@pytest.mark.parametrize(
+    ("prompt", "mark"),
+    [
+        ("<image>\nWhat is this?", "<image>"),  # LLaVA
+        ("What is this? <image>", "<image>"),
+        ("Compare these.\n <image>\nBe brief.", "<image>"),
+        ("Which of <image 1> and <image 2> is larger?", "<image 1>"),  # MMMU
+        ("Look at <|image_1|> first.", "<|image_1|>"),  # Phi
+        ("<|image|>Describe it.", "<|image|>"),  # Llama
+        ("<|vision_start|><|image_pad|><|vision_end|>Describe it.", "<|vision_start|>"),  # Qwen
+        ("<start_of_image> Describe it.", "<start_of_image>"),  # Gemma
+        ("<video>\nWhat happens?", "<video>"),
+    ],
+)
+def test_marks_of_pictures_are_counted(prompt: str, mark: str) -> None:
+    assert pair_of(prompt=prompt)[1] == {PICTURE: 1}
+    messages = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": prompt}]
+    row = {"prompt": messages, "chosen": "Blue.", "rejected": "Seven."}
+    report = ImportReport(strict=True)
+    with pytest.raises(DataError) as refused:
+        list(entries.pairs(shaped([SourceRow("r.jsonl, line 1", row)]), report))
+    assert str(refused.value).startswith(f"r.jsonl, line 1: the prompt has {mark!r}, which stands")
+    assert "cut the mark off if the text does not need it" in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "What does the tag <image> do in SVG?",
+        "Mend this page:\n<video>\n  <source src=a>\n</video>",
+        "Why does <img src=a> not load?",
+        "An image of a cat, [image]",
+    ],
+)
+def test_prompts_that_speak_of_tags_have_no_mark_of_a_picture(prompt: str) -> None:
+    assert pair_of(prompt=prompt)[1] == {}
+
+
+def test_the_place_of_a_mark_of_a_picture_is_told() -> None:
+    report = ImportReport()
+    rows = [{"prompt": text} for text in ("Name a colour.", "<image>\nWhat is this?")]
+    source = [SourceRow(f"r.jsonl, line {n}", row) for n, row in enumerate(rows, 1)]
+    assert len(list(entries.prompts(shaped(source), report))) == 2
+    assert report.notes() == (f"kept: 1 × {PICTURE} (r.jsonl, line 2)",)

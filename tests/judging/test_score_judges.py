@@ -106,7 +106,9 @@ def test_what_a_function_cannot_score_is_missing_and_says_why(module: str) -> No
     }
     assert judgments["c3c0"].error == "the scorer gave no score"
     assert judgments["c1c3"].error == "the scorer raised ValueError: cannot read it"
-    assert judgments["c2c3"].error == "the score is no finite number"
+    assert judgments["c2c3"].error == (
+        "the score is nan, not a finite number; a function that cannot say returns None"
+    )
     assert sum(engine.failures.values()) == 3
 
 
@@ -165,6 +167,20 @@ def test_judges_that_cannot_work_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=says):
         judge_of(**component)
+
+
+def test_a_reward_that_is_not_finite_is_named_with_its_remedy(tmp_path: Path) -> None:
+    from safetensors.torch import load_file, save_file
+
+    folder = save_reward_model(tmp_path / "reward")
+    weights = load_file(folder / "model.safetensors")
+    weights["score.weight"].fill_(math.nan)
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    (judgment, *_) = ask(judge_of(name="reward", path=str(folder)), ALL[:1])
+    assert judgment.error == (
+        "the reward is nan, not a finite number: the reward model's weights are damaged, or "
+        "overflow in their dtype; restore its folder, or give the judge dtype: float32"
+    )
 
 
 def test_a_reward_model_in_batches_scores_as_one_by_one(tmp_path: Path) -> None:

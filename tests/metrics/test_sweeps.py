@@ -2,7 +2,6 @@
 
 import numpy as np
 import pytest
-from scipy.stats import norm
 
 from prefine.metrics import best_of_many, mean_over_seeds, quadratic_optimum, saturation
 from prefine.metrics.statistics.normal import NORMAL_QUANTILE
@@ -36,59 +35,6 @@ def test_the_mean_over_seeds_covers(
         return bool(low <= 0.1 <= high)
 
     assert covered(draw) >= LEAST
-
-
-def wins(rng: np.random.Generator, shape: tuple[int, int], mean: float) -> np.ndarray:
-    """Answers won, 1 or 0 [seeds, prompts]: seeds have win rates of their own around the mean, and
-    prompts are more or less easy for all seeds.
-    """
-    rates = rng.beta(100 * mean, 100 * (1 - mean), (shape[0], 1))
-    hardness = (0.3**0.5) * rng.normal(size=(1, shape[1])) + (0.7**0.5) * rng.normal(size=shape)
-    return (norm.cdf(hardness) < rates).astype(float)
-
-
-@pytest.mark.parametrize("mean", [0.03, 0.5, 0.95])
-def test_an_interval_of_win_rates_covers_and_stays_among_them(mean: float) -> None:
-    def draw(rng: np.random.Generator) -> bool:
-        found = mean_over_seeds("x", wins(rng, (3, 50), mean), scale=100, within=(0, 1))
-        if found.interval is None:
-            return False
-        low, high = found.interval
-        assert 0 <= low < found.value < high <= 100
-        return low <= 100 * mean <= high
-
-    assert covered(draw) >= LEAST
-
-
-def test_an_interval_of_win_rates_is_that_of_wilson() -> None:
-    """One seed, nine of ten won: p = .9, error^2 = .09 / 9 = .01, t(9) = 2.262157.
-
-    (p - mu)^2 = t^2 .01 mu (1 - mu) / .09 has the roots .562 and .985.
-    """
-    found = mean_over_seeds("x", [[1.0] * 9 + [0.0]], scale=100, within=(0, 1))
-    assert found.interval is not None
-    ends = np.roots([1 + (t2 := 2.262157**2 / 9), -1.8 - t2, 0.81])
-    assert found.interval == pytest.approx(sorted(100 * ends), abs=1e-4)
-    unbounded = mean_over_seeds("x", [[1.0] * 9 + [0.0]], scale=100).interval
-    assert unbounded is not None and unbounded[1] > 100
-
-
-def test_win_rates_outside_their_ends_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"win: values must be in \[0, 1\], got 0 to 1.5"):
-        mean_over_seeds("win", [[0.0, 1.5]], within=(0, 1))
-
-
-def test_the_best_of_many_win_rates_stays_among_them() -> None:
-    """Twelve settings that win 97 % each: without ends, the interval would reach above 100 %."""
-    rng = np.random.default_rng(4)
-    held = []
-    for _ in range(REPEATS):
-        scores = np.array([wins(rng, (3, 60), 0.97) for _ in range(12)])
-        for one in (found := best_of_many("x", scores, within=(0, 1))).naive, found.honest:
-            low, high = one.interval or (0.0, 1.0)
-            assert 0 <= low <= one.value <= high <= 1
-        held.append(found.honest.interval is None or low <= 0.97 <= high)
-    assert np.mean(held) >= LEAST
 
 
 def test_the_mean_over_seeds_of_a_hand() -> None:

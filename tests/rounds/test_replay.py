@@ -6,9 +6,9 @@ import pytest
 
 from prefine.config.base import Component, WeighedSource
 from prefine.config.rounds import LineageConfig, ReplayConfig
-from prefine.config.sections import PairConfig, RunConfig
+from prefine.config.sections import BridgeConfig, PairConfig, RunConfig
 from prefine.records import Completion, Message, PreferencePair, Prompt
-from prefine.run.item_rows import pair_row
+from prefine.run.item_rows import bridged_row, pair_row
 from prefine.run.tables import TableWriter
 from prefine.stages.replay import replayed
 
@@ -70,6 +70,20 @@ def test_a_pair_of_two_prompts_is_not_drawn_if_one_of_them_is_held_out(tmp_path:
     found = config(tmp_path, 2, ReplayConfig(share=0.5))
     assert drawn(found, own=1) == ["p1"]
     assert drawn(found, own=1, without={"p2"}) == []
+
+
+def test_of_a_run_with_a_bridge_the_bridged_pairs_are_drawn(tmp_path: Path) -> None:
+    before = pair(1)
+    new = before.chosen.model_copy(update={"id": "new"})
+    bridged = before.model_copy(update={"chosen": new, "bridged_from": before.chosen})
+    table(tmp_path / "round-01", range(1, 2))
+    with TableWriter(tmp_path / "round-01" / "bridged_pairs", "bridged_pairs") as writer:
+        writer.write([bridged_row(bridged, "bridged")], key="key")
+    found = config(tmp_path, 2, ReplayConfig(share=0.5))
+    section = BridgeConfig(model=Component(name="playground"), judge=None)
+    with_bridge = found.model_copy(update={"bridge": section})
+    assert list(replayed(with_bridge, "pairs", own=1, without=set())) == [bridged]
+    assert list(replayed(found, "pairs", own=1, without=set())) == [before]
 
 
 @pytest.mark.parametrize(("by", "expected"), [("age", 2 / 3), ("use", 0.5)])

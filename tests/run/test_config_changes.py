@@ -242,3 +242,26 @@ def test_a_budget_begun_with_chosen_answers_alone_goes_on_with_them() -> None:
         assert with_begun_defaults(stated, earlier) == stated
     fixed = RunConfig.model_validate({**VALUES, "train": {"regularizer": {"name": "budget"}}})
     assert with_begun_defaults(fixed, {}) == fixed
+
+
+def test_a_stated_default_is_no_change() -> None:
+    def made(beta: dict[str, float], dtype: dict[str, str], weight: float = 0.5) -> RunConfig:
+        train = {
+            "loss": {"name": "mixture", "losses": [{"name": "dpo", **beta}, {"name": "nll"}]},
+            "reference": ["initial", {"name": "hf", "path": "other", "weight": weight, **dtype}],
+        }
+        return RunConfig.model_validate({**VALUES, "train": train})
+
+    plain, stated = made({}, {}), made({"beta": 0.1}, {"dtype": "auto"})
+    for begun, now in ((plain, stated), (stated, plain)):
+        kept = with_begun_defaults(now, begun.resolved())
+        assert kept == begun
+        assert refused_changes(begun.resolved(), kept.resolved(), STAGES) == []
+        assert fingerprinted(kept.resolved()) == fingerprinted(begun.resolved())
+    for changed_one in (made({"beta": 0.2}, {}), made({}, {"dtype": "float32"})):
+        assert with_begun_defaults(changed_one, plain.resolved()) == changed_one
+    other = made({}, {"dtype": "auto"}, weight=0.25)
+    kept = with_begun_defaults(other, plain.resolved())
+    (line,) = refused_changes(plain.resolved(), kept.resolved(), STAGES)
+    assert line.startswith("train.reference: ")
+    assert "0.25" in line

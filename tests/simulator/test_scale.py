@@ -75,6 +75,10 @@ def test_the_rates_of_the_package_are_those_that_were_measured() -> None:
 
 
 def test_the_command_prints_the_model(tmp_path: Path) -> None:
+    table = prefine("cost", "--price", "0.001").out.splitlines()
+    assert table[0].split() == ["prompts", "1e+05", "1e+06", "1e+07", "1e+08"]
+    assert [line.split()[0] for line in table[1:5]] == ["calls", "money", "time", "asking"]
+    assert max(map(len, table)) <= 80
     found = prefine("cost", "--completions", "4", "--imported", "--json")
     assert found.code == 0, found.err
     value = json.loads(found.out)

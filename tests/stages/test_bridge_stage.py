@@ -11,6 +11,8 @@ import pytest
 from command import prefine
 from prefine.bridging import outcome
 from prefine.calls.protocol import Failure
+from prefine.config.rounds import LineageConfig, ReplayConfig
+from prefine.config.sections import PairConfig
 from prefine.config.yaml import validate
 from prefine.errors import ConfigError, LimitError
 from prefine.judges.prompts import prompt_text
@@ -18,8 +20,8 @@ from prefine.models.capabilities import provides
 from prefine.models.protocol import Replies, Reply
 from prefine.records import Completion, Manifest, Message, PreferencePair, Prompt, Usage
 from prefine.run.folder import RunFolder
-from prefine.run.item_rows import pair_of
-from prefine.run.tables import parts, read_part, table_hash
+from prefine.run.item_rows import bridged_row, pair_of
+from prefine.run.tables import TableWriter, parts, read_part, table_hash
 from prefine.run.view import RunView
 from prefine.stages import bridge, pair
 from prefine.stages.bridged import BRIDGED_PAIRS, bridge_examples
@@ -227,6 +229,28 @@ def test_shares_are_nested_and_null_asks_no_judge(tmp_path: Path) -> None:
         assert pair_of(found[max(taken[-1])]).p_chosen is None
         assert manifest.counts.dropped[outcome.NOT_IN_SHARE] == 60 - len(taken[-1])
     assert taken[0] < taken[1] and 8 <= len(taken[0]) <= 28 and 26 <= len(taken[1]) <= 46
+
+
+def test_pairs_that_an_earlier_round_has_bridged_or_left_are_not_asked_about(
+    tmp_path: Path,
+) -> None:
+    config, folder = made(tmp_path, judge=None)
+    found = [pair_of(row) for path in parts(folder / "pairs") for row in read_part(path)]
+    earlier = [one for one in found if one.prompt.text.strip() in ("question 6", "question 10")]
+    with TableWriter(tmp_path / "round-01" / BRIDGED_PAIRS, BRIDGED_PAIRS) as writer:
+        writer.write([bridged_row(one, outcome.BRIDGED) for one in earlier], key="key")
+    of_round = config.model_copy(
+        update={
+            "pair": PairConfig(replay=ReplayConfig(share=0.2)),
+            "lineage": LineageConfig(round=2, initial=config.policy),
+        }
+    )
+    with folder:
+        manifest = bridge.run(of_round, folder, Silent())
+    assert sorted(asked) == sorted(f"question {n}" for n in range(12) if n not in (6, 10))
+    assert manifest.counts.dropped[outcome.OF_EARLIER_ROUND] == 2
+    kept = rows_of(folder)
+    assert [pair_of(kept[n]) for n in (6, 10)] == earlier
 
 
 def test_none_is_a_reply_where_one_answer_is_right(tmp_path: Path) -> None:

@@ -229,6 +229,42 @@ def test_a_budget_holds_the_best_answers_of_lists_and_the_good_ones_of_labels(
     assert falls[30.0] < falls[0.0]
 
 
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        (
+            {"labels": {"name": "file", "path": "graded.jsonl", "above": 9}},
+            "labels: 0 good and 12 bad answers, so that nothing is told apart; choose another "
+            "threshold (labels.above, of rows with grades), or give answers of both kinds",
+        ),
+        (
+            {"labels": GONE, "completions": {"name": "file", "path": "answers.jsonl"}}
+            | {"rank": {"judge": {"name": "recorded"}, "strategy": {"name": "pointwise"}}}
+            | {"pair.selector": {"name": "labelled", "above": -1}},
+            "labels: 12 good and 0 bad answers, so that nothing is told apart; choose another "
+            "threshold (pair.selector: {name: labelled, above: …}), or give answers of both kinds",
+        ),
+    ],
+    ids=["file", "grades"],
+)
+def test_labels_of_one_kind_are_noticed_before_anything_is_spent_and_by_pairing(
+    items: Place, changes: dict[str, Any], says: str
+) -> None:
+    graded = [{"prompt": f"q {n}", "completion": f"a {n}", "grade": n % 5} for n in range(12)]
+    items.put("graded.jsonl", jsonl(graded))
+    items.change({**LABELS, **changes})
+    planned = prefine("run", "run.yaml", "--dry-run", "--json")
+    assert planned.code == OK, planned.err
+    assert says in json.loads(planned.out)["notes"]
+    # Plain fine-tuning needs no bad answers, and no good ones are an error of its own.
+    plain = prefine("run", "run.yaml", "--dry-run", "--json", "--set", "train.loss=nll")
+    assert says not in json.loads(plain.out)["notes"]
+    assert prefine("pair" if "pair.selector" not in changes else "rank", "run.yaml").code == OK
+    assert prefine("pair", "run.yaml").code == OK
+    notes = json.loads(Path("run/manifest.json").read_text())["stages"]["pair"]["notes"]
+    assert says in notes
+
+
 def test_scores_that_hardly_differ_are_noticed_and_missing_ones_refused(items: Place) -> None:
     items.change({**LISTS, "train.loss": {"name": "approx_ndcg"}, "train.max_steps": 1})
     close = good_lists()

@@ -20,7 +20,7 @@ from prefine.training.reference.cache import ReferenceCache
 from prefine.training.reference.ches import ches_of, lowest
 from prefine.training.relations.pairs import TokenizedPair
 from prefine.training.step_sources.share_counts import kept_below
-from run_place import CONFIG, OK, Place
+from run_place import CONFIG, GONE, OK, PAIRS, Place
 
 EXAMPLES = tiny.examples()
 
@@ -118,3 +118,32 @@ def test_what_it_does_not_go_together_with_is_refused(
         words += ["--set", "rank.strategy=merge"]
     result = prefine("run", "run.yaml", "--dry-run", *words)
     assert result.code == CONFIG and message in result.err
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        {"pairs": "dpo", "lists": "list_mle", "labels": "kto"},
+        {"pairs": "nll", "lists": "nll", "labels": "nll"},
+    ],
+)
+def test_a_mixture_is_refused_by_the_names_of_all_its_kinds(
+    place: Place, loss: dict[str, str]
+) -> None:
+    place.change(
+        {
+            **PAIRS,
+            "lists": {"name": "file", "path": "lists.jsonl"},
+            "labels": {"name": "file", "path": "labels.jsonl"},
+            "train.loss": loss,
+            "train.regularizer": GONE,
+            "train.ches_below": 0.5,
+        }
+    )
+    result = prefine("run", "run.yaml", "--dry-run")
+    assert result.code == CONFIG
+    assert (
+        "train.ches_below: only pairs have a chosen and a rejected answer that can be alike, and "
+        "this training reads labels, lists and pairs; take train.ches_below out, or train on pairs "
+        "alone"
+    ) in result.err.replace("\n", " ")

@@ -49,12 +49,14 @@ def check_config(
 
 @config_app.command("show")
 def show_config(config: ConfigPath, set_: Overrides = None, run_dir: RunDir = None) -> None:
-    """Print the whole configuration, defaults filled in."""
+    """Print the whole configuration, with the defaults of settings and of components' options."""
     import yaml
+
+    from prefine.config.filled import filled_in
 
     loaded = load_config(config, set_, run_dir)
     storage = loaded.storage
-    values: dict[str, object] = {"run_dir": str(loaded.run_dir), **loaded.resolved()}
+    values: dict[str, object] = {"run_dir": str(loaded.run_dir), **filled_in(loaded)}
     if storage is not None:
         values |= {"run_dir": storage.url, "storage": storage.model_dump(mode="json")}
     typer.echo(yaml.safe_dump(values, sort_keys=False, allow_unicode=True), nl=False)

@@ -1,7 +1,8 @@
 """The command `prefine cost`: what a run of 10^5 to 10^8 prompts takes, and what ends first."""
 
 import json
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -84,20 +85,25 @@ def read_rates(path: Path) -> "Rates":
 
 
 def lines_of(costs: Sequence["ScaleCost"], limits: Sequence["Limit"]) -> list[str]:
-    """A row for each size, and what ends as it grows."""
-    lines = [
-        f"{'prompts':>9} {'calls':>9} {'money':>9} {'time':>9} {'asking':>9} {'compute':>9} "
-        f"{'merge':>9} {'memory':>10} {'journal':>10} {'disk':>10} {'parts':>9}"
+    """A column for each size, and what ends as it grows."""
+    rows: list[tuple[str, Callable[[ScaleCost], str]]] = [
+        ("prompts", lambda one: f"{one.prompts:.0e}"),
+        ("calls", lambda one: f"{one.calls:.2g}"),
+        ("money", lambda one: f"{one.money:.3g}"),
+        ("time", lambda one: _time(one.seconds)),
+        ("  asking", lambda one: _time(one.call_s)),
+        ("  computing", lambda one: _time(one.compute_s)),
+        ("  merging", lambda one: _time(one.merge_s)),
+        ("memory", lambda one: _size(one.memory_bytes)),
+        ("journal", lambda one: _size(one.journal_bytes)),
+        ("disk", lambda one: _size(one.disk_bytes)),
+        ("parts", lambda one: f"{one.parts:,.0f}"),
     ]
-    for one in costs:
-        lines.append(
-            f"{one.prompts:>9.0e} {one.calls:>9.2g} {one.money:>9.3g} {_time(one.seconds):>9} "
-            f"{_time(one.call_s):>9} {_time(one.compute_s):>9} {_time(one.merge_s):>9} "
-            f"{_size(one.memory_bytes):>10} {_size(one.journal_bytes):>10} "
-            f"{_size(one.disk_bytes):>10} {one.parts:>9,.0f}"
-        )
+    lines = [f"{name:<12}" + "".join(f"{of(one):>13}" for one in costs) for name, of in rows]
     lines += ["", "What ends first, as prompts grow:"]
-    lines += [f"  {one.prompts:>9.1e}  {one.what}; {one.remedy}" for one in limits]
+    for limit in limits:
+        text = f"{limit.prompts:>9.1e}  {limit.what}; {limit.remedy}"
+        lines += textwrap.wrap(text, 80, initial_indent="  ", subsequent_indent=" " * 13)
     return lines
 
 

@@ -12,7 +12,7 @@ from prefine.data.layouts.protocol import (
     rest,
     show,
 )
-from prefine.data.marks import remark_marks_of_answer, remark_templated
+from prefine.data.marks import remark_marks_of_answer, remark_placeholder, remark_templated
 from prefine.data.messages import messages_of, reason, storable, structured
 from prefine.errors import DataError
 from prefine.models import finish_words
@@ -89,6 +89,7 @@ def prompt_of_row(row: SourceRow, report: ImportReport, *, used: tuple[str, ...]
     except (ValueError, TypeError) as error:
         raise DataError(f"{row.where}: {reason(error)}") from error
     remark_templated(prompt, row.where, report)
+    remark_placeholder(prompt, row.where, report)
     _remark_context(prompt, row.where, report)
     return prompt
 

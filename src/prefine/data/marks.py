@@ -30,6 +30,39 @@ _ENDED = re.compile(
     r"|<\|END_(?:OF_TURN_TOKEN|RESPONSE)\|>|<[|｜]end[▁_]of[▁_]sentence[|｜]>)\s*\Z"
 )
 
+# Where a picture, a video or a sound stood: the marks of LLaVA and those of chat templates where
+# a text or a line begins or ends, numbered ones anywhere.
+_NUMBERED = r"<\|?(?:image|video|audio)[ _-]?\d+\|?>"
+_BARE = (
+    r"(?:<(?:image|video|audio|ImageHere|image_placeholder)>"
+    r"|<\|(?:image|video|audio|image_pad|video_pad|vision_start|begin_of_image)\|>"
+    r"|<start_of_image>|\[IMG\])"
+)
+_PLACEHOLDER = re.compile(
+    rf"{_NUMBERED}|^[^\S\n]*(?P<first>{_BARE})|(?P<last>{_BARE})[^\S\n]*$",
+    re.MULTILINE,
+)
+
+
+def remark_placeholder(prompt: Prompt, where: str, report: ImportReport) -> None:
+    """Count a prompt with a mark that stands for a picture, a video or a sound."""
+    for message in prompt.messages:
+        found = _PLACEHOLDER.search(message.content)
+        if found is None:
+            continue
+        mark = found["first"] or found["last"] or found[0]
+        # A tag that is closed is one of HTML or SVG.
+        if f"</{mark[1:]}" in message.content:
+            continue
+        report.remark(
+            "a mark of a picture, video or sound that is not there",
+            f"{where}: the prompt has {mark!r}, which stands for a picture, a video or a sound; "
+            "these cannot be read, and the mark would be plain text: remove the row, or cut the "
+            "mark off if the text does not need it",
+            where,
+        )
+        return
+
 
 def remark_templated(prompt: Prompt, where: str, report: ImportReport) -> None:
     """Count a prompt whose text already has the marks of a chat template."""

@@ -209,7 +209,10 @@ class ScoreJudge:
         if number is None:
             return Failure(f"the score is a {type(value).__name__} and no number")
         if not math.isfinite(number):
-            return Failure("the score is no finite number")
+            return Failure(
+                f"the score is {number}, not a finite number; a function that cannot say returns "
+                "None"
+            )
         return Score(
             completion_id=item.completion.id,
             judge=self._scorer.fingerprint,

@@ -2,15 +2,19 @@
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 from pydantic import BaseModel, JsonValue
 from pydantic.fields import FieldInfo
 from pydantic_core import to_jsonable_python
 
 from prefine.config.base import Component, Section, marks_of
+from prefine.config.filled import with_options
 from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow, Was
+from prefine.config.named import outer_components
 from prefine.config.sections import Connection, RunConfig
+
+S = TypeVar("S", bound=Section)
 
 # What each stage reads of the configuration. A section may still change while no stage that reads
 # it has begun.
@@ -101,7 +105,8 @@ def with_begun_defaults(config: RunConfig, begun: Mapping[str, Any]) -> RunConfi
     """The configuration of a run that was begun under earlier defaults.
 
     A setting that nobody set, and whose default was another one when the run began, keeps that. So
-    does the date in a chat template: it is that of the first day.
+    does the date in a chat template: it is that of the first day. A component that differs from the
+    begun one only in that it states a default, or no longer does, is written as it was.
 
     Args:
         config: As it was read.
@@ -118,11 +123,50 @@ def with_begun_defaults(config: RunConfig, begun: Mapping[str, Any]) -> RunConfi
             if key not in section.model_fields_set and begun[name].get(key) == was.default
         }
         config = config.model_copy(update={name: section.model_copy(update=kept)})
+    config = _with_components(config, begun)
     config = _with_anchors(config, begun.get("train"))
     policy = begun.get("policy")
     if isinstance(policy, Mapping) and "date" in policy:
         return with_date(config, policy["date"])
     return config
+
+
+def _with_components(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
+    """The configuration with components written as in the begun one where these are the same."""
+    # Keys of what is computed are made of what is written.
+    values = config.resolved()
+    for path, kind, component in outer_components(config):
+        now, was = (_at(one, path.split(".")) for one in (values, begun))
+        if not isinstance(was, Mapping) or was == now or was.get("name") != component.name:
+            continue
+        if with_options(kind, was, where=path) == with_options(kind, now, where=path):
+            written = type(component).model_validate(dict(was))
+            config = _with_component(config, path.split("."), written)
+    return config
+
+
+def _at(value: Any, path: Sequence[str]) -> Any:
+    """The value at a path of mappings and lists; None if there is none."""
+    for name in path:
+        if isinstance(value, Mapping):
+            value = value.get(name)
+        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
+            value = value[int(name)]
+        else:
+            return None
+    return value
+
+
+def _with_component(section: S, path: Sequence[str], component: Component) -> S:
+    """The section with a component at a path."""
+    name, *inside = path
+    found = getattr(section, name)
+    if isinstance(found, Section):
+        return section.model_copy(update={name: _with_component(found, inside, component)})
+    if isinstance(found, tuple):
+        one = int(inside[0])
+        return section.model_copy(update={name: (*found[:one], component, *found[one + 1 :])})
+    return section.model_copy(update={name: component})
 
 
 def _with_anchors(config: RunConfig, begun: Any) -> RunConfig:

@@ -1,7 +1,7 @@
 """Stage `bridge`: rejected answers, rewritten towards the chosen ones, become chosen answers."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import NamedTuple
 
@@ -25,6 +25,7 @@ from prefine.stages.bridge_options import (
     section_of,
 )
 from prefine.stages.bridged import BRIDGED_PAIRS
+from prefine.stages.replay import earlier_ids
 from prefine.stages.shards import in_parts, until_stopped
 from prefine.stages.stage_run import Progress, StageRun, check_judge, chunks
 
@@ -49,7 +50,8 @@ def run(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifest:
     """
     settings = section_of(config)
     check = BridgeCheck(config)
-    bridging = Bridging(settings, check.bridger, check.judge)
+    earlier = earlier_ids(config, "pairs")
+    bridging = Bridging(settings, check.bridger, check.judge, leave=earlier)
     bridging.check_models()
     inputs = {"pairs": table_hash(folder / "pairs"), "bridger": bridging.bridger.fingerprint}
     if bridging.judge is not None:
@@ -120,13 +122,21 @@ class Bridging:
         settings: The section `bridge`.
         bridger: Rewrites.
         judge: Compares a rewriting with the rejected answer; None takes every rewriting.
+        leave: Ids of pairs that were bridged, or left as they were, in an earlier round.
     """
 
-    def __init__(self, settings: BridgeConfig, bridger: Bridger, judge: Judge | None) -> None:
+    def __init__(
+        self,
+        settings: BridgeConfig,
+        bridger: Bridger,
+        judge: Judge | None,
+        *,
+        leave: Collection[str] = (),
+    ) -> None:
         self.bridger, self.judge = bridger, judge
         self.judgments_each = judgments_each(judge, settings)
         self.outcomes: Counter[str] = Counter()
-        self._settings = settings
+        self._settings, self._leave = settings, leave
         self._judged = JudgeCounts()
         self._failed_ids: list[str] = []
 
@@ -145,6 +155,8 @@ class Bridging:
 
     def unasked(self, pair: PreferencePair) -> str | None:
         """Return why a pair is not rewritten at all, or None."""
+        if pair.id in self._leave:
+            return outcomes.OF_EARLIER_ROUND
         return outcomes.unasked(pair, share=self._settings.share, seed=self._settings.seed)
 
     async def bridge(self, asker: Asker, pairs: Sequence[PreferencePair]) -> list[Bridged]:
@@ -220,7 +232,9 @@ class Bridging:
         check_share(
             failed,
             self._failed_ids,
-            self.outcomes.total() - self.outcomes[outcomes.NOT_IN_SHARE],
+            self.outcomes.total()
+            - self.outcomes[outcomes.NOT_IN_SHARE]
+            - self.outcomes[outcomes.OF_EARLIER_ROUND],
             self._settings.max_failed_fraction,
             where="bridge",
             what="rewritings",

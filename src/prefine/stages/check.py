@@ -1,18 +1,21 @@
 """Checks before a run: resolve every component and read every input row, before any work."""
 
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from prefine.config.base import Component
+from prefine.config.filled import GIVEN
 from prefine.config.named import outer_components
 from prefine.config.sections import ITEM_ENTRIES, Decoding, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
 from prefine.executors.protocol import executor_of
+from prefine.judges.recorded import RecordedJudge
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import Launches, ListsModels, Samples
-from prefine.records import Completion, Message, PreferencePair, Prompt
+from prefine.records import Completion, LabelledCompletion, Message, PreferencePair, Prompt
 from prefine.stages.budget import automatic_budget
 from prefine.stages.inputs import (
     conversations_of,
@@ -28,7 +31,7 @@ from prefine.stages.inputs import (
     unseen,
     with_loss_inputs,
 )
-from prefine.stages.pair_options import check_imported, held_out_of_run
+from prefine.stages.pair_options import check_imported, held_out_of_run, label_notes
 from prefine.stages.pipeline import STAGES
 from prefine.stages.stage_run import ChecksAnswers, check_judge
 
@@ -133,7 +136,8 @@ def check(
         judges: list[ChecksAnswers] = [*ranked_by.values()]
         if bridge is not None:
             judges.append(bridge)
-        reports = _inputs(config, counts, judges, strict=strict, trains=trains)
+        labels: Counter[bool] = Counter()
+        reports = _inputs(config, counts, judges, labels, strict=strict, trains=trains)
         notes = [
             *reference_notes,
             *(
@@ -142,6 +146,8 @@ def check(
                 for note in (*report.recognised(), *report.notes())
             ),
         ]
+        if trains:
+            notes = [*notes, *label_notes(labels, config)]
     held_out = held_out_of_run(prompts_of(counts), config)
     if trains:
         check_evaluation(config, held_out)
@@ -206,8 +212,7 @@ def _check_components(
             asked: Any = _judge(component, where)
             model, path = getattr(asked, "model", None), f"{where}.model"
         else:
-            given = {"strategy": ("first_slot_bias",), "selector": ("seed",)}.get(kind, ())
-            made = component.resolve(kind, where=where, given=given)
+            made = component.resolve(kind, where=where, given=GIVEN.get(kind, ()))
             if kind not in ("backend", "bridger"):
                 continue
             asked = model = made()
@@ -225,13 +230,14 @@ def _inputs(
     config: RunConfig,
     counts: dict[str, int],
     judges: Sequence[ChecksAnswers],
+    labels: Counter[bool],
     *,
     strict: bool,
     trains: bool,
 ) -> Iterator[tuple[str, ImportReport]]:
     """Each input with what was set aside; every row is also checked by those who will work on it.
 
-    The usable rows of each are counted in `counts`.
+    The usable rows of each are counted in `counts`, and in `labels` the labels that are known.
     """
     from prefine.stages.positions import as_group, as_item, as_prompt, read_in_one_piece
 
@@ -253,6 +259,7 @@ def _inputs(
         report = ImportReport(strict=strict)
         found = read_completions(config.completions, report=report)
         taken = renderable(found, lambda group: [group[0]], config.policy, report)
+        above = _threshold_of_grades(config)
         if trains:
             taken = read_in_one_piece(taken, config, as_group, report)
         for prompt, completions in taken:
@@ -262,6 +269,9 @@ def _inputs(
                 from prefine.data.reference_answers import reference_of
 
                 reference_of(prompt)
+            for judge in judges if above is not None else ():
+                if isinstance(judge, RecordedJudge):
+                    labels.update(judge.score(prompt, one) > above for one in completions)
             ids.add(prompt.id)
         counts["completions"] = len(ids)
         yield "completions", report
@@ -290,7 +300,11 @@ def _inputs(
             items = renderable(read(source, report=report), conversations_of, config.policy, report)
             if trains:
                 items = read_in_one_piece(items, config, as_item(config, kind))
-            prompt_ids = [item.prompt.id for item in items]
+            prompt_ids = []
+            for item in items:
+                prompt_ids.append(item.prompt.id)
+                if isinstance(item, LabelledCompletion):
+                    labels[item.desirable] += 1
             ids |= set(prompt_ids)
             if trains and kind == "labels":
                 from prefine.training.relations.choose import configured_losses, losses_of_kind
@@ -319,6 +333,16 @@ def _inputs(
         answerable = _answerable(unseen_prompts, judges, policy, decoding, where, report)
         counts["evaluation prompts"] = len(answerable)
         yield "evaluation prompts", report
+
+
+def _threshold_of_grades(config: RunConfig) -> float | None:
+    """The grade above which an answer is good; None where labels come of more than a grade."""
+    pair = config.pair
+    rated = config.rank is not None and config.rank.strategy.name == "pointwise"
+    if not rated or pair.selector.name != "labelled" or pair.length_penalty:
+        return None
+    above: float | None = pair.selector.options.get("above")
+    return above
 
 
 def _judgeable(

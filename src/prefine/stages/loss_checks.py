@@ -190,7 +190,9 @@ def _check_score_gaps(config: RunConfig) -> None:
 
 def _check_ches(config: RunConfig) -> None:
     makes, _ = items_made(config)
-    kinds = {reads_of(loss, makes) for _, loss in configured_losses(config.train)}
+    kinds: set[str] = {reads_of(loss, makes) for _, loss in configured_losses(config.train)}
+    if len(config.items_entries) > 1:
+        kinds = set(config.items_entries)
     if kinds != {"pairs"} and kinds != {"joint"}:
         raise ConfigError(
             "train.ches_below: only pairs have a chosen and a rejected answer that can be alike, "

@@ -41,6 +41,7 @@ from prefine.stages.pair_options import (
     check_imported,
     held_out_inputs,
     held_out_of_run,
+    label_notes,
 )
 from prefine.stages.stage_run import Progress, StageRun, chunks
 from prefine.stages.subsets import left_out, source_of, takes_all, within
@@ -199,11 +200,13 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         earlier = replayed(config, kind, own=own, without=held_out_ids)
         for chunk in chunks(earlier, _IMPORT_SHARD):
             again += len(chunk)
+            if kind == "labels":
+                counts.labels.update(one.desirable for one in chunk)
             _write_chunk(folder, kind, written, chunk, held_out_ids, stage.dropped)
     produced = own + again
     if settings.replay is not None:
         stage.notes.append(f"{again} of {produced} {kind} are of earlier rounds")
-    stage.notes += counts.notes()
+    stage.notes += [*counts.notes(), *label_notes(counts.labels, config)]
     # Counted in items that were looked at; a ranking that gives none to look at counts as
     # one.
     return _end(stage, taken=produced + stage.dropped.total(), produced=produced)
@@ -236,6 +239,8 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         for item in read(kind, report, Counter()):
             digest.update(item.model_dump_json().encode())
             sources[item.prompt.id] = source_of(item.prompt)
+            if kind == "labels":
+                counts.labels[item.desirable] += 1
             if kind == "pairs" and settings.drop_truncated:
                 counts.count_truncated((item.chosen, item.rejected))
         hashes[kind] = digest.hexdigest()[:16]
@@ -263,7 +268,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
     }
     for report in reports.values():
         stage.set_aside(report)
-    stage.notes += [*notes, *counts.notes()]
+    stage.notes += [*notes, *counts.notes(), *label_notes(counts.labels, config)]
     taken = sum(produced.values()) + stage.dropped.total()
     for kind, number in produced.items():
         if not number:

@@ -77,6 +77,9 @@ class PairJob:
             items = selector.lists(groups, counts)
         elif kind == "labels":
             items = selector.labels(groups, counts)
+            counts.labels.update(
+                one.desirable for one in items if one.prompt.id not in shard.held_out
+            )
         else:
             said = None
             if self._judged:

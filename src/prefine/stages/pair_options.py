@@ -23,6 +23,8 @@ class PairCounts:
     unjudged: int = 0
     # Of a selector that could join prompts: how many pairs do; None for the others.
     across: int | None = None
+    # Labelled answers that are trained on, by label.
+    labels: Counter[bool] = field(default_factory=Counter)
     # Of selectors that say more: shares of completions by name, one for each prompt.
     shares: dict[str, list[float]] = field(default_factory=dict)
 
@@ -33,6 +35,7 @@ class PairCounts:
         self.truncated += other.truncated
         self.unknown_finish += other.unknown_finish
         self.unjudged += other.unjudged
+        self.labels.update(other.labels)
         if other.across is not None:
             self.across = (self.across or 0) + other.across
         for name, found in other.shares.items():
@@ -77,6 +80,31 @@ class PairCounts:
                 f"{len(found)} prompts; lowest {min(found):.1%}, highest {max(found):.1%})"
             )
         return notes
+
+
+def label_notes(labels: Mapping[bool, int], config: RunConfig) -> list[str]:
+    """A line if all labelled answers have one label, which a loss of labels cannot learn from.
+
+    Plain fine-tuning (a loss of any items) and a step source that answers by itself need no second
+    label.
+    """
+    good, bad = labels.get(True, 0), labels.get(False, 0)
+    if (good and bad) or not good + bad:
+        return []
+    # Here and not above: few runs have such labels, and losses load torch.
+    from prefine.losses.facts import reads_of
+    from prefine.stages.training_inputs import takes_answers
+    from prefine.training.relations.choose import configured_losses, losses_of_kind
+
+    losses = losses_of_kind(configured_losses(config.train), "labels")
+    if takes_answers(config) or all(reads_of(loss, "any") == "any" for _, loss in losses):
+        return []
+    of_rankings = "pair.selector: {name: labelled, above: …}"
+    where = "labels.above, of rows with grades" if config.labels is not None else of_rankings
+    return [
+        f"labels: {good:,} good and {bad:,} bad answers, so that nothing is told apart; choose "
+        f"another threshold ({where}), or give answers of both kinds"
+    ]
 
 
 FEWEST_TO_HOLD_OUT = 320

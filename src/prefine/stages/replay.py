@@ -11,6 +11,7 @@ from prefine.errors import ConfigError
 from prefine.records import LabelledCompletion, PreferenceList, PreferencePair, content_hash
 from prefine.run.item_rows import label_of, list_of, pair_of
 from prefine.run.tables import existing_parts, read_part, table_hash
+from prefine.stages.bridged import items_table
 
 Replayed = PreferencePair | PreferenceList | LabelledCompletion
 
@@ -43,11 +44,23 @@ def check_replay(config: RunConfig) -> None:
 
 
 def earlier_tables(config: RunConfig, kind: str) -> dict[int, Path]:
-    """The tables of the rounds before a round, by their numbers; empty without replay."""
+    """The tables that the rounds before a round trained on, by their numbers.
+
+    Empty without replay. Of pairs with a section `bridge` they are the bridged ones.
+    """
     if config.pair.replay is None or config.lineage is None:
         return {}
     parent = (config.run_dir / config.lineage.parent_run).resolve()
-    return {number: parent / round_name(number) / kind for number in range(1, config.lineage.round)}
+    table = items_table(config, kind)
+    return {
+        number: parent / round_name(number) / table for number in range(1, config.lineage.round)
+    }
+
+
+def earlier_ids(config: RunConfig, kind: str) -> frozenset[str]:
+    """The ids of all items that earlier rounds trained on; none without replay."""
+    tables = earlier_tables(config, kind).values()
+    return frozenset(item.id for table in tables for item in _items(table, kind))
 
 
 def replay_inputs(config: RunConfig, kind: str) -> dict[str, str]:

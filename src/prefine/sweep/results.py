@@ -23,9 +23,6 @@ from prefine.sweep.trials import Sweep, Trial
 _DECADE = 10
 """Values that are further apart than this are taken by their logarithms."""
 
-_SCORES = (0.0, 1.0)
-"""The lowest and the highest score of an answer: lost and won."""
-
 
 class SettingResult(Record):
     """One setting over its seeds.
@@ -129,15 +126,9 @@ def results(sweep: Sweep) -> SweepResult:
                 seeds=tuple(seeds),
                 items=fmean(one.items for one in mine),
                 baseline=sweep.names[base],
-                win_rate=(
-                    mean_over_seeds("win_rate", table[index], scale=100, unit="%", within=_SCORES)
-                    if prompts
-                    else None
-                ),
+                win_rate=_win_rate("win_rate", table[index]) if prompts else None,
                 difference=(
-                    mean_over_seeds(
-                        "difference", table[index] - table[base], scale=100, unit="points"
-                    )
+                    _win_rate("difference", table[index] - table[base])
                     if prompts and index != base
                     else None
                 ),
@@ -149,7 +140,7 @@ def results(sweep: Sweep) -> SweepResult:
     hills: tuple[Hill, ...] = ()
     growing: tuple[Growth, ...] = ()
     if len(prompts) >= 4 and len(sweep.names) >= 2:
-        best = best_of_many("win_rate", table, scale=100, unit="%", within=_SCORES)
+        best = best_of_many("win_rate", table, scale=100, unit="%", bounds=(0, 1))
         hills = tuple(_hills(sweep.config.settings, table.mean(2)))
         sizes = np.array([one.items for one in read], dtype=np.float64).reshape(table.shape[:2])
         growing = tuple(growths(sweep.config.settings, table.mean(2), sizes))
@@ -195,6 +186,12 @@ def _read(trial: Trial) -> _Read:
 def _gold_score(outcome: Mapping[str, Any]) -> float:
     """1 if the trained model's answer has the higher gold score, .5 if both have the same."""
     return win_of(fmean(outcome["gold_after"].values()) - fmean(outcome["gold_before"].values()))
+
+
+def _win_rate(name: str, table: Array) -> MetricValue:
+    if name == "win_rate":
+        return mean_over_seeds(name, table, scale=100, unit="%", bounds=(0, 1))
+    return mean_over_seeds(name, table, scale=100, unit="points", bounds=(-1, 1))
 
 
 def _over_seeds(name: str, values: Sequence[float | None]) -> MetricValue | None:

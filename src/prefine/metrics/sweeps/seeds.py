@@ -6,8 +6,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from prefine.metrics.statistics.values import finite_values
+from prefine.metrics.statistics.intervals import score_interval
+from prefine.metrics.statistics.values import Array, finite_values, refuse
 from prefine.records import MetricValue
+
+Bounds = tuple[float, float]
 
 
 def mean_over_seeds(
@@ -16,7 +19,7 @@ def mean_over_seeds(
     *,
     scale: float = 1.0,
     unit: str = "",
-    within: tuple[float, float] | None = None,
+    bounds: Bounds | None = None,
 ) -> MetricValue:
     """The mean of values [seeds, prompts], such as paired differences of two settings.
 
@@ -26,35 +29,34 @@ def mean_over_seeds(
     Satterthwaite. With one seed it says nothing about other seeds; with one prompt there is no
     interval.
 
-    Values with a lowest and a highest one have the interval of Wilson instead, which stays between
-    them: all means mu that are at most Student's t standard errors away, where the variance at mu
-    is the estimated one times (mu - low) (high - mu) over the same of the observed mean. It is that
-    of a share of as many independent prompts as would be as uncertain.
+    With `bounds` the interval never leaves them: it is `score_interval` for one seed, and for more
+    the means mu with (mean - mu)^2 <= t^2 V(mu), where V is the variance at the mean, and shrinks
+    towards the bounds as that of a binomial does. Values that are all the same have an interval,
+    too.
 
     Args:
         name: Name of the metric.
         values: [S, P], the same prompts in the same order for every seed.
         scale: Factor of the values, such as 100 for percentages.
         unit: Their unit.
-        within: The lowest and the highest value there can be, before the scale; None: no ends.
+        bounds: The lowest and the highest value that is possible, such as (0, 1) for wins.
 
     Returns: `n` is the number of prompts.
 
     Raises:
-        ValueError: There is no value, or one is not finite or outside `within`.
-    Source: the two-way random-effects analysis of variance; Satterthwaite (1946); Dean and Pagano
-        (2015), "Evaluating confidence interval methods for binomial proportions in clustered
-        surveys", for Wilson's interval with an effective sample size.
+        ValueError: There is no value, or one is not finite or outside its bounds.
+    Source: the two-way random-effects analysis of variance; Satterthwaite (1946); Wilson (1927)
+        for bounds, with the variance of clusters in place of the binomial one.
     """
     from scipy.special import stdtrit
 
     table = finite_values(values, name=name, ndim=2)
-    if within is not None and not (within[0] <= table.min() and table.max() <= within[1]):
-        raise ValueError(
-            f"{name}: values must be in [{within[0]:g}, {within[1]:g}], got {table.min():g} to "
-            f"{table.max():g}"
-        )
+    if bounds is not None:
+        low, high = bounds
+        outside = (table < low) | (table > high)
+        refuse(outside, table, f"must be in [{low:g}, {high:g}]", name=name)
     table = table * scale
+    ends = None if bounds is None else (scale * bounds[0], scale * bounds[1])
     seeds, prompts = table.shape
     mean = float(table.mean())
     by_seed, by_prompt = table.mean(1), table.mean(0)
@@ -74,26 +76,34 @@ def mean_over_seeds(
         freedom.append(of_rest**2 / degrees)
     error = math.sqrt(variance)
     interval = None
-    if error > 0:
+    if ends is not None and (seeds == 1 or error == 0):
+        low, high = ends
+        shares = np.clip((by_prompt - low) / (high - low), 0, 1)  # rounding may leave [0, 1]
+        first, last = score_interval(shares)
+        interval = (low + (high - low) * first, low + (high - low) * last)
+    elif error > 0:
         half = float(stdtrit(max(1.0, variance**2 / sum(freedom)), 0.975)) * error
-        interval = (mean - half, mean + half)
-        if within is not None:
-            interval = _wilson(mean, half, within[0] * scale, within[1] * scale)
+        interval = (mean - half, mean + half) if ends is None else _inside(mean, half, ends)
     return MetricValue(
         name=name, value=mean, standard_error=error, interval=interval, n=prompts, unit=unit
     )
 
 
-def _wilson(mean: float, half: float, low: float, high: float) -> tuple[float, float]:
-    """The means mu with (mean - mu)^2 <= half^2 (mu - low) (high - mu) / of the same at the mean.
+def _inside(mean: float, half: float, bounds: Bounds) -> Bounds:
+    """The means whose own distance, half a width that shrinks towards the bounds, reaches `mean`.
 
-    `mean` is inside (low, high): at an end, all values are the same, and there is no interval.
+    These are the mu with (mean - mu)^2 <= half^2 V(mu) / V(mean), V(mu) = (mu - low) (high - mu).
     """
-    share, ratio = (mean - low) / (high - low), half**2 / ((mean - low) * (high - mean))
-    middle = (share + ratio / 2) / (1 + ratio)
-    reach = math.sqrt(ratio * share * (1 - share) + ratio**2 / 4) / (1 + ratio)
-    ends = max(0.0, middle - reach), min(1.0, middle + reach)
-    return low + (high - low) * ends[0], low + (high - low) * ends[1]
+    low, high = bounds
+    share = (mean - low) / (high - low)
+    room = share * (1 - share)
+    spread = (half / (high - low)) ** 2 / room
+    middle = (share + spread / 2) / (1 + spread)
+    reach = math.sqrt(spread * room + spread**2 / 4) / (1 + spread)
+    return (
+        low + (high - low) * max(middle - reach, 0.0),
+        low + (high - low) * min(middle + reach, 1.0),
+    )
 
 
 class BestOfMany(NamedTuple):
@@ -116,7 +126,7 @@ def best_of_many(
     seed: int = 0,
     scale: float = 1.0,
     unit: str = "",
-    within: tuple[float, float] | None = None,
+    bounds: Bounds | None = None,
 ) -> BestOfMany:
     """The setting with the highest mean, and its score on prompts that have not chosen it.
 
@@ -129,11 +139,11 @@ def best_of_many(
         seed: Seed of the cut.
         scale: Factor of the values.
         unit: Their unit.
-        within: The lowest and the highest score there can be, which intervals stay between; see
-            `mean_over_seeds`.
+        bounds: As for `mean_over_seeds`.
 
     Raises:
-        ValueError: There are fewer than four prompts, or a value is not finite or outside `within`.
+        ValueError: There are fewer than four prompts, or a value is not finite or outside its
+            bounds.
     Source: sample splitting, Cox (1975), "A note on data-splitting for the evaluation of
         significance levels".
     """
@@ -147,9 +157,8 @@ def best_of_many(
     choosing, scoring = order[::2], order[1::2]
     best = int(table.mean(axis=(1, 2)).argmax())
     chosen = int(table[:, :, choosing].mean(axis=(1, 2)).argmax())
-    return BestOfMany(
-        best,
-        mean_over_seeds(name, table[best], scale=scale, unit=unit, within=within),
-        chosen,
-        mean_over_seeds(name, table[chosen][:, scoring], scale=scale, unit=unit, within=within),
-    )
+
+    def mean(values: Array) -> MetricValue:
+        return mean_over_seeds(name, values, scale=scale, unit=unit, bounds=bounds)
+
+    return BestOfMany(best, mean(table[best]), chosen, mean(table[chosen][:, scoring]))

@@ -74,7 +74,7 @@ def attend_by_products(model: Any) -> None:
     _register()
     # Parts of a model may have attentions of their own, which stay.
     for module in model.modules():
-        config = getattr(module, "config", None)
+        config: Any = getattr(module, "config", None)
         if getattr(config, "_attn_implementation_internal", None) == "sdpa":
             config._attn_implementation_internal = ONE_TOKEN
 

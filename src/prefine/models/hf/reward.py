@@ -97,10 +97,7 @@ class RewardModel:
             [[1] * len(row) + [0] * (width - len(row)) for row in rows], device=self._model.device
         )
         values = self._model(input_ids=ids, attention_mask=mask).logits.float()[:, 0].tolist()
-        return [
-            value if math.isfinite(value) else Failure("the reward is not a finite number")
-            for value in values
-        ]
+        return [value if math.isfinite(value) else Failure(_not_finite(value)) for value in values]
 
     def _ids(self, item: Answered) -> list[int] | Failure:
         try:
@@ -148,3 +145,11 @@ class RewardModel:
         dtype = next(score.parameters()).dtype
         score.register_forward_pre_hook(lambda _, inputs: (inputs[0].to(dtype),))
         return adapted
+
+
+def _not_finite(value: float) -> str:
+    """Name the value and the remedy; a reason is counted, so it names no conversation."""
+    return (
+        f"the reward is {value}, not a finite number: the reward model's weights are damaged, or "
+        "overflow in their dtype; restore its folder, or give the judge dtype: float32"
+    )
