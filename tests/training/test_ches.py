@@ -138,6 +138,7 @@ def test_a_mixture_is_refused_by_the_names_of_all_its_kinds(
             "train.loss": loss,
             "train.regularizer": GONE,
             "train.ches_below": 0.5,
+            "train.pairs_per_step": 6,
         }
     )
     result = prefine("run", "run.yaml", "--dry-run")

@@ -12,7 +12,6 @@ from prefine.data.import_report import ImportReport
 from prefine.data.sources import open_source
 from prefine.errors import ConfigError
 from prefine.executors.protocol import executor_of
-from prefine.judges.recorded import RecordedJudge
 from prefine.models.capabilities import backend_of, check_model, provided
 from prefine.models.protocol import Launches, ListsModels, Samples
 from prefine.records import Completion, LabelledCompletion, Message, PreferencePair, Prompt
@@ -259,7 +258,6 @@ def _inputs(
         report = ImportReport(strict=strict)
         found = read_completions(config.completions, report=report)
         taken = renderable(found, lambda group: [group[0]], config.policy, report)
-        above = _threshold_of_grades(config)
         if trains:
             taken = read_in_one_piece(taken, config, as_group, report)
         for prompt, completions in taken:
@@ -269,9 +267,6 @@ def _inputs(
                 from prefine.data.reference_answers import reference_of
 
                 reference_of(prompt)
-            for judge in judges if above is not None else ():
-                if isinstance(judge, RecordedJudge):
-                    labels.update(judge.score(prompt, one) > above for one in completions)
             ids.add(prompt.id)
         counts["completions"] = len(ids)
         yield "completions", report
@@ -333,16 +328,6 @@ def _inputs(
         answerable = _answerable(unseen_prompts, judges, policy, decoding, where, report)
         counts["evaluation prompts"] = len(answerable)
         yield "evaluation prompts", report
-
-
-def _threshold_of_grades(config: RunConfig) -> float | None:
-    """The grade above which an answer is good; None where labels come of more than a grade."""
-    pair = config.pair
-    rated = config.rank is not None and config.rank.strategy.name == "pointwise"
-    if not rated or pair.selector.name != "labelled" or pair.length_penalty:
-        return None
-    above: float | None = pair.selector.options.get("above")
-    return above
 
 
 def _judgeable(
