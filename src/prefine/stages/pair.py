@@ -13,7 +13,7 @@ from prefine.config.rounds import round_name
 from prefine.config.sections import ITEM_ENTRIES, ItemEntry, PairConfig, RunConfig
 from prefine.data.import_report import ImportReport
 from prefine.errors import DataError
-from prefine.records import Manifest, PreferencePair, content_hash
+from prefine.records import LabelledCompletion, Manifest, PreferencePair, content_hash
 from prefine.run.folder import RunFolder
 from prefine.run.tables import (
     PartsWritten,
@@ -200,8 +200,9 @@ def _select(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         earlier = replayed(config, kind, own=own, without=held_out_ids)
         for chunk in chunks(earlier, _IMPORT_SHARD):
             again += len(chunk)
-            if kind == "labels":
-                counts.labels.update(one.desirable for one in chunk)
+            counts.labels.update(
+                one.desirable for one in chunk if isinstance(one, LabelledCompletion)
+            )
             _write_chunk(folder, kind, written, chunk, held_out_ids, stage.dropped)
     produced = own + again
     if settings.replay is not None:
@@ -239,7 +240,7 @@ def _import(config: RunConfig, folder: RunFolder, progress: Progress) -> Manifes
         for item in read(kind, report, Counter()):
             digest.update(item.model_dump_json().encode())
             sources[item.prompt.id] = source_of(item.prompt)
-            if kind == "labels":
+            if isinstance(item, LabelledCompletion):
                 counts.labels[item.desirable] += 1
             if kind == "pairs" and settings.drop_truncated:
                 counts.count_truncated((item.chosen, item.rejected))
