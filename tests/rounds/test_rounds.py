@@ -340,6 +340,10 @@ def test_ten_kills_at_random_moments_over_three_rounds(rounds: Place) -> None:
         ({"rounds.replay": 1.5}, "rounds.replay.share"),
         ({"rounds.sample_from": "both"}, "rounds.sample_from"),
         (
+            {"rounds.sample_from": [{"policy": "initial", "weight": 1}] * 2},
+            "sample_from: names initial and initial; name each policy once, with its weight",
+        ),
+        (
             {"rounds.sample_from": [{"policy": "older", "weight": 1}] * 2},
             "rounds.sample_from.0.policy",
         ),

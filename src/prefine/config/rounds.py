@@ -146,6 +146,17 @@ class RoundsConfig(Section):
             raise ValueError("parts: is for prompts: split; leave it out")
         return self
 
+    @model_validator(mode="after")
+    def _policies_differ(self) -> Self:
+        if isinstance(self.sample_from, str):
+            return self
+        named = [one.policy for one in self.sample_from]
+        if len(set(named)) < len(named):
+            raise ValueError(
+                f"sample_from: names {' and '.join(named)}; name each policy once, with its weight"
+            )
+        return self
+
 
 class LineageConfig(Section):
     """The place of a run among rounds, which `prefine run` writes into the configuration of each.

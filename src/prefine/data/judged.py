@@ -184,8 +184,9 @@ def _judgment(
     """The judgment of a completion, and its other metadata."""
     metadata = dict(completion.metadata)
     if metadata.get(name) is None:
+        found = "it is null or NaN" if name in metadata else has(metadata)
         raise DataError(
-            f"{_where(prompt, completion)}: no {name}; {has(metadata)}; every answer needs one, "
+            f"{_where(prompt, completion)}: no {name}; {found}; every answer needs one, "
             f"such as {json.dumps({'text': '…', name: True if name == _LABEL else 1})}, or the "
             f"column {name} where each row has one answer"
         )

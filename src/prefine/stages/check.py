@@ -29,6 +29,7 @@ from prefine.stages.inputs import (
     short_enough,
     unseen,
     with_loss_inputs,
+    with_scores_read,
 )
 from prefine.stages.pair_options import check_imported, held_out_of_run, label_notes
 from prefine.stages.pipeline import STAGES
@@ -294,6 +295,8 @@ def _inputs(
             report = ImportReport(strict=strict)
             items = renderable(read(source, report=report), conversations_of, config.policy, report)
             if trains:
+                if kind == "lists":
+                    items = with_scores_read(items, config.train)
                 items = read_in_one_piece(items, config, as_item(config, kind))
             prompt_ids = []
             for item in items:

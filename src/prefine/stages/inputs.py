@@ -271,6 +271,26 @@ def with_loss_inputs(
     check.finish("pairs")
 
 
+def with_scores_read(
+    lists: Iterable[PreferenceList], settings: TrainConfig
+) -> Iterator[PreferenceList]:
+    """Pass the lists on; refuse one of ranks alone if a loss of lists reads scores.
+
+    Raises:
+        DataError: It names the row.
+    """
+    from prefine.losses.facts import reads_scores
+    from prefine.training.relations.choose import configured_losses, losses_of_kind
+    from prefine.training.relations.lists import no_scores
+
+    losses = losses_of_kind(configured_losses(settings), "lists")
+    reader = " and ".join(name for name, function in losses if reads_scores(function))
+    for found in lists:
+        if reader and found.scores is None:
+            raise no_scores(found.prompt.source or f"list {found.id}", reader)
+        yield found
+
+
 def _row(number: int, pair: PreferencePair, report: ImportReport | None) -> str:
     """The row that a pair comes from, for messages."""
     return f"pairs, row {number if report is None else report.read} ({pair.prompt.text[:40]!r})"

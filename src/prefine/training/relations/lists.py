@@ -211,11 +211,7 @@ class Lists:
         spans = []
         for item in items:
             if item.scores is None:
-                raise DataError(
-                    f"list {item.id}: states ranks and no scores, which {reader} reads; set its "
-                    "labels: ranks, give all rows scores, or choose a loss that reads an order "
-                    "(list_mle)"
-                )
+                raise no_scores(f"list {item.id}", reader)
             spans.append(max(item.scores) - min(item.scores))
         if not spans or median(spans) >= _TELLING:
             return ()
@@ -296,6 +292,14 @@ class Lists:
     def errors(self, logps: ListLogps, table: "ItemTable") -> dict[str, float | None]:
         """Standard errors over prompts."""
         return standard_errors(_spread(logps), table.prompts)
+
+
+def no_scores(where: str, reader: str) -> DataError:
+    """The error that a list of ranks alone meets a loss that reads scores."""
+    return DataError(
+        f"{where}: states ranks and no scores, which {reader} reads; set its labels: ranks, give "
+        "all rows scores, or choose a loss that reads an order (list_mle)"
+    )
 
 
 def _last(values: Float[Tensor, "B K"], logps: ListLogps) -> Float[Tensor, " B"]:
