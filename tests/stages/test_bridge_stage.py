@@ -281,7 +281,7 @@ def test_limits_end_the_stage_and_raising_them_goes_on(tmp_path: Path) -> None:
     ("changes", "says"),
     [
         ({"judge": "rank"}, "bridge.judge: nobody judges .* no section rank"),
-        ({"judge": {"name": "recorded"}}, "bridge.judge: is 'recorded', which has grades"),
+        ({"judge": {"name": "recorded"}}, "bridge.judge is 'recorded', which has grades"),
         ({"model": {"name": "playgroud"}}, "bridge.model.name: unknown bridger .*playground"),
         ({"model": {"name": "my:thing"}}, "bridge.model.name: cannot import 'my'"),
     ],

@@ -287,7 +287,7 @@ def test_scores_that_hardly_differ_are_noticed_and_missing_ones_refused(items: P
     result = prefine("run", "run.yaml")
     assert result.code == DATA, result.err
     assert (
-        "states ranks and no scores, which the loss 'approx_ndcg' reads; set its labels: ranks"
+        "states ranks and no scores, which train.loss 'approx_ndcg' reads; set its labels: ranks"
         in (result.err.replace("\n", " "))
     )
 

@@ -50,7 +50,7 @@ def judge_component(config: RunConfig) -> tuple[Component, str] | None:
     assert isinstance(component, Component), "what is no component was handled above"
     if component.name == "recorded":
         raise ConfigError(
-            f"{where}: is 'recorded', which has grades of existing answers and none "
+            f"{where} is 'recorded', which has grades of existing answers and none "
             "of rewritten ones; give bridge.judge, such as {name: pairwise, model: …}, or null to "
             "take every rewriting unjudged"
         )
