@@ -372,6 +372,14 @@ def options_model(
     )
 
 
+def settable_options(
+    component: Callable[..., Any], *, given: Iterable[str] = (), schedules: bool = False
+) -> type[BaseModel]:
+    """Return `options_model` without what a controller sets, which the user cannot."""
+    given = (*given, *getattr(component, "controlled", ()))
+    return options_model(component, given=given, schedules=schedules)
+
+
 def bind(
     kind: Kind, name: str, options: Mapping[str, Any], *, where: str, given: tuple[str, ...] = ()
 ) -> Callable[..., Any]:
@@ -390,9 +398,7 @@ def bind(
             and value.
     """
     component = lookup(kind, name, where=where)
-    # The user cannot set what a controller sets.
-    given = (*given, *getattr(component, "controlled", ()))
-    model = options_model(component, given=given, schedules=kind in ("loss", "regularizer"))
+    model = settable_options(component, given=given, schedules=kind in ("loss", "regularizer"))
     _, hints = _signature(component)
     for option in options:
         if option not in model.model_fields:

@@ -7,8 +7,8 @@ from pydantic import JsonValue
 from pydantic_core import to_jsonable_python
 
 from prefine.config.base import Component, marks_of
-from prefine.config.components import Kind, Nested, in_full, lookup, name_of, options_model
-from prefine.config.named import outer_components
+from prefine.config.components import Kind, Nested, in_full, lookup, name_of, settable_options
+from prefine.config.named import outer_components, value_at
 from prefine.config.sections import RunConfig
 
 GIVEN: dict[Kind, tuple[str, ...]] = {"strategy": ("first_slot_bias",), "selector": ("seed",)}
@@ -23,11 +23,10 @@ def filled_in(config: RunConfig) -> dict[str, JsonValue]:
     """
     values: Any = config.resolved()
     for path, kind, _ in outer_components(config):
-        *before, last = [int(part) if part.isdigit() else part for part in path.split(".")]
-        inside = values
-        for part in before:
-            inside = inside[part]
-        inside[last] = with_options(kind, inside[last], where=path)
+        *before, last = path.split(".")
+        inside = value_at(values, before)
+        place = int(last) if isinstance(inside, list) else last
+        inside[place] = with_options(kind, inside[place], where=path)
     found: dict[str, JsonValue] = values
     return found
 
@@ -44,9 +43,9 @@ def with_options(kind: Kind, component: Mapping[str, Any], *, where: str) -> dic
         ConfigError: It cannot be imported.
     """
     function = lookup(kind, component["name"], where=where)
-    given = (*GIVEN.get(kind, ()), *getattr(function, "controlled", ()))
+    fields = settable_options(function, given=GIVEN.get(kind, ())).model_fields
     found: dict[str, Any] = {"name": component["name"]}
-    for option, field in options_model(function, given=given).model_fields.items():
+    for option, field in fields.items():
         if option not in component and field.is_required():
             continue
         value = component.get(option, field.default)

@@ -36,6 +36,18 @@ def outer_components(section: Section, prefix: str = "") -> Iterator[tuple[str, 
                     yield path, kind, one
 
 
+def value_at(values: Any, path: Sequence[str]) -> Any:
+    """Return the value at a path of mappings and lists; None if there is none."""
+    for name in path:
+        if isinstance(values, Mapping):
+            values = values.get(name)
+        elif isinstance(values, list) and name.isdigit() and int(name) < len(values):
+            values = values[int(name)]
+        else:
+            return None
+    return values
+
+
 def _with_nested(
     path: str, kind: Kind, component: Component
 ) -> Iterator[tuple[str, Kind, Component]]:

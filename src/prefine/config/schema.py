@@ -9,7 +9,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema
 from pydantic.fields import FieldInfo
 
 from prefine.config.base import Component, LabelSource, Section, WeighedSource, marks_of
-from prefine.config.components import TABLES, Kind, Nested, lookup, options_model
+from prefine.config.components import TABLES, Kind, Nested, lookup, settable_options
 from prefine.config.sections import RunConfig
 
 Schema = dict[str, Any]
@@ -91,9 +91,8 @@ def _extended(ways: Schema, model: type[Component]) -> Schema:
 
 def _mapping(kind: Kind, name: str, definitions: Schema) -> Schema:
     function = lookup(kind, name, where=kind)
-    given = getattr(function, "controlled", ())
     numbers_move = kind in ("loss", "regularizer")
-    fields = options_model(function, given=given, schedules=numbers_move).model_fields
+    fields = settable_options(function, schedules=numbers_move).model_fields
     return {
         "type": "object",
         "description": (inspect.getdoc(function) or "").partition("\n")[0],

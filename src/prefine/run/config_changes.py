@@ -11,7 +11,7 @@ from pydantic_core import to_jsonable_python
 from prefine.config.base import Component, Section, marks_of
 from prefine.config.filled import with_options
 from prefine.config.marks import FREE, LATER, TRANSPORT, Mark, MayGrow, Was
-from prefine.config.named import outer_components
+from prefine.config.named import outer_components, value_at
 from prefine.config.sections import Connection, RunConfig
 
 S = TypeVar("S", bound=Section)
@@ -133,28 +133,18 @@ def with_begun_defaults(config: RunConfig, begun: Mapping[str, Any]) -> RunConfi
 
 def _with_components(config: RunConfig, begun: Mapping[str, Any]) -> RunConfig:
     """The configuration with components written as in the begun one where these are the same."""
+    if not begun:
+        return config
     # Keys of what is computed are made of what is written.
     values = config.resolved()
     for path, kind, component in outer_components(config):
-        now, was = (_at(one, path.split(".")) for one in (values, begun))
+        now, was = (value_at(one, path.split(".")) for one in (values, begun))
         if not isinstance(was, Mapping) or was == now or was.get("name") != component.name:
             continue
         if with_options(kind, was, where=path) == with_options(kind, now, where=path):
             written = type(component).model_validate(dict(was))
             config = _with_component(config, path.split("."), written)
     return config
-
-
-def _at(value: Any, path: Sequence[str]) -> Any:
-    """The value at a path of mappings and lists; None if there is none."""
-    for name in path:
-        if isinstance(value, Mapping):
-            value = value.get(name)
-        elif isinstance(value, list) and name.isdigit() and int(name) < len(value):
-            value = value[int(name)]
-        else:
-            return None
-    return value
 
 
 def _with_component(section: S, path: Sequence[str], component: Component) -> S:

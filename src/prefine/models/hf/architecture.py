@@ -240,6 +240,12 @@ def accepted(module: nn.Module, **options: Any) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name in taken}
 
 
+def attention_configs(model: Any) -> list[Any]:
+    """Return the configurations that name the attention of a model and of its parts."""
+    found = [getattr(module, "config", None) for module in model.modules()]
+    return [config for config in found if hasattr(config, "_attn_implementation_internal")]
+
+
 def rounding_error(model: Any, logps: torch.Tensor) -> float:
     """The difference that another order of additions may make to a log-probability, nats.
 

@@ -12,6 +12,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from prefine.models.hf.architecture import attention_configs
+
 ONE_TOKEN = "prefine_one_token"
 """The name under which the attention is registered."""
 
@@ -73,9 +75,8 @@ def attend_by_products(model: Any) -> None:
         return
     _register()
     # Parts of a model may have attentions of their own, which stay.
-    for module in model.modules():
-        config: Any = getattr(module, "config", None)
-        if getattr(config, "_attn_implementation_internal", None) == "sdpa":
+    for config in attention_configs(model):
+        if config._attn_implementation_internal == "sdpa":
             config._attn_implementation_internal = ONE_TOKEN
 
 

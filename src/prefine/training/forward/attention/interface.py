@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.attention.bias import causal_lower_right
 from torch.nn.functional import scaled_dot_product_attention
 
+from prefine.models.hf.architecture import attention_configs
 from prefine.training.batches.packing import Layout
 from prefine.training.forward.attention.blockwise import TreeAttention
 from prefine.training.forward.attention.visibility import AttentionRule
@@ -130,19 +131,13 @@ def attending_trees(model: "PreTrainedModel") -> Iterator[None]:
     _register()
     # Put back one by one: parts of a model, such as a vision tower, may have attentions of their
     # own, and a model that cannot be set leaves some of them set.
-    before = [(part, part._attn_implementation_internal) for part in _configurations(model)]
+    before = [(part, part._attn_implementation_internal) for part in attention_configs(model)]
     try:
         model.set_attn_implementation(TREE)
         yield
     finally:
         for part, implementation in before:
             part._attn_implementation_internal = implementation
-
-
-def _configurations(model: nn.Module) -> list[Any]:
-    """The configurations of a model and its parts."""
-    found = [getattr(module, "config", None) for module in model.modules()]
-    return [config for config in found if hasattr(config, "_attn_implementation_internal")]
 
 
 @cache
